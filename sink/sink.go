@@ -1,0 +1,54 @@
+// Package sink hands messages to a broker and says when the broker holds them.
+//
+// It knows brokers. It does not know rows, positions or slots: what a message
+// means, and what may be forgotten once it is acknowledged, is decided elsewhere.
+package sink
+
+import (
+	"context"
+	"time"
+)
+
+// Header is one record header. Keys may repeat; order is kept.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Message is what a broker is given. Its slices are borrowed: they stay valid and
+// unchanged until the message is acknowledged without an error, and a sink does
+// not touch them afterwards.
+type Message struct {
+	Topic   string
+	Key     []byte // never nil or empty: it decides the partition
+	Value   []byte // nil is a null value (Kafka's tombstone)
+	Headers []Header
+	Time    time.Time
+}
+
+// Ack settles one message: nil when the broker holds it durably, else why it does
+// not. A sink calls it exactly once for each message that Send took, from any
+// goroutine, in any order. It never blocks.
+type Ack func(err error)
+
+// Sink is a connection to a broker for one session. Send and Flush are called by
+// one goroutine at a time; Close comes last and may come while neither runs.
+type Sink interface {
+	// Send takes messages in order and calls ack for each of them later, perhaps
+	// before Send returns. Messages of one topic and key are stored in the order
+	// in which they were sent, across calls. It blocks while the sink is full.
+	// When it returns an error, that error is the session's end; messages that it
+	// did not take are not acked. After one failed ack nothing that was sent later
+	// may be stored ahead of the failed message under the same key.
+	// The slice msgs belongs to the caller again when Send returns; what the
+	// messages point to is borrowed until their acks.
+	Send(ctx context.Context, msgs []Message, ack Ack) error
+
+	// Flush returns when every message taken so far has been acked, or with an
+	// error when ctx ends first.
+	Flush(ctx context.Context) error
+
+	// Close lets go of the broker. Messages that are not acked yet are acked with
+	// an error before it returns.
+	Close() error
+}

@@ -1,0 +1,66 @@
+package wal
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Config says what is read, and from where. The zero value of every field but
+// Slot, Publication and Tables is usable.
+type Config struct {
+	// Database is a libpq URI or key=value string. Empty means the PG*
+	// environment variables alone.
+	Database string
+
+	Slot        string
+	Publication string
+	Tables      []Table
+
+	// StatusInterval is how often the slot is told at least where we are; 0 means
+	// DefaultStatusInterval. What has been newly confirmed is told within a tenth
+	// of it, half a second at the most.
+	StatusInterval time.Duration
+
+	// Dial replaces the network, for simulation; nil means the real one.
+	Dial pgconn.DialFunc
+
+	// Logger receives notices and states; nil discards them. No payload, key or
+	// password is ever logged.
+	Logger *slog.Logger
+}
+
+// DefaultStatusInterval keeps us well inside a third of the wal_sender_timeout
+// of one minute that Connect asks for.
+const DefaultStatusInterval = 10 * time.Second
+
+// Slot is the state of a replication slot as pg_replication_slots shows it.
+type Slot struct {
+	Name      string
+	Plugin    string // empty for a physical slot
+	Type      string // logical or physical
+	Database  string // empty for a physical slot
+	Temporary bool
+
+	Active    bool
+	ActivePID int32 // 0 when not active
+
+	Restart   LSN    // the log is kept from here; 0 when it is lost
+	Confirmed LSN    // transactions that end at or before it are never sent again; 0 while the slot is being made
+	WALStatus string // reserved, extended, unreserved or lost
+	Reason    string // why it was invalidated, when the server says (17 and later); else empty
+	Synced    bool   // a standby's copy of a failover slot (17 and later)
+
+	RetainedBytes int64 // log kept because of this slot
+	SafeBytes     int64 // log that may still be written before it is in danger; -1 when not limited
+}
+
+// Identity says which log this is. Two servers with one System share a past;
+// Timeline says where they parted.
+type Identity struct {
+	System   string // system identifier, decimal
+	Timeline uint32
+	Database string
+	Flush    LSN // the end of the log at that moment
+}

@@ -1,0 +1,72 @@
+// Package wal reads committed outbox rows from a Postgres logical replication
+// slot and tells the slot what it may forget.
+//
+// It knows Postgres: connections, slots, publications, the pgoutput protocol. It
+// does not know where rows go, what they mean, or when they are safe; it is told
+// the last through Stream.Confirm.
+package wal
+
+import "time"
+
+// Table is an outbox table and what is read of it. Columns are found by name in
+// each Relation message, so their order and the other columns do not matter.
+type Table struct {
+	Schema  string
+	Name    string
+	Columns []Column
+}
+
+// Column is one column that a Row carries. When a Required one is absent from
+// the table or from what the publication sends, the stream stops and names it;
+// an optional one that is absent reads as NULL.
+type Column struct {
+	Name     string
+	Required bool
+}
+
+// Row is one inserted outbox row. Commit and Index name it for good: they are the
+// same on every delivery of the same log.
+type Row struct {
+	Commit LSN       // position of the commit record of its transaction
+	Index  int       // its place among the outbox rows of that transaction, from 0
+	XID    uint32    // transaction id, for messages to operators only: it wraps
+	Time   time.Time // commit time, microsecond resolution, UTC
+	Table  int       // which of Config.Tables it belongs to
+
+	// Columns holds the text that Postgres rendered, in the order of
+	// Table.Columns; nil is NULL, an empty slice the empty text. The bytes
+	// belong to the batch and are valid until its Release.
+	Columns [][]byte
+}
+
+// Batch is a piece of the log in commit order. A transaction may span batches
+// and a batch may span transactions. A batch without rows stands for log that
+// other tables wrote.
+type Batch struct {
+	Rows []Row
+
+	// End is the end of the last transaction that finishes in this batch, or the
+	// position of a keepalive when that is later and no transaction is open; 0
+	// when neither happened. Once this batch and all before it are with the
+	// broker, End may be confirmed.
+	End LSN
+
+	memory *arena
+}
+
+// Bytes is the memory that the rows' columns take, the measure for budgets.
+func (b Batch) Bytes() int {
+	if b.memory == nil {
+		return 0
+	}
+	return b.memory.used
+}
+
+// Release gives the memory of the rows back for reuse. Call it at most once, and
+// only when nothing refers to the columns any more; a batch that is never
+// released is left to the garbage collector.
+func (b Batch) Release() {
+	if b.memory != nil {
+		b.memory.recycle()
+	}
+}
