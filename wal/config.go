@@ -23,6 +23,11 @@ type Config struct {
 	// of it, half a second at the most.
 	StatusInterval time.Duration
 
+	// BatchRows and BatchBytes cut a batch, the latter measured as Batch.Bytes; 0
+	// means 1024 rows and 256 KiB. One row is always taken whole.
+	BatchRows  int
+	BatchBytes int
+
 	// Dial replaces the network, for simulation; nil means the real one.
 	Dial pgconn.DialFunc
 
@@ -50,7 +55,9 @@ type Slot struct {
 	Confirmed LSN    // transactions that end at or before it are never sent again; 0 while the slot is being made
 	WALStatus string // reserved, extended, unreserved or lost
 	Reason    string // why it was invalidated, when the server says (17 and later); else empty
-	Synced    bool   // a standby's copy of a failover slot (17 and later)
+	Failover  bool   // standbys keep a copy (17 and later)
+	Synced    bool   // it is such a copy; on a primary it only says that it once was
+	TwoPhase  bool   // rows of prepared transactions come at PREPARE TRANSACTION, which we do not read
 
 	RetainedBytes int64 // log kept because of this slot
 	SafeBytes     int64 // log that may still be written before it is in danger; -1 when not limited
