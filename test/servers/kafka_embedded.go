@@ -1,0 +1,148 @@
+package servers
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// kafkaPOM says which jars make a broker.
+//
+//go:embed kafka/pom.xml
+var kafkaPOM []byte
+
+// kafkaLogging sends the broker's log to its standard output.
+const kafkaLogging = `appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d{HH:mm:ss.SSS} %p %c{1}: %m%n
+rootLogger.level=info
+rootLogger.appenderRef.console.ref=console
+`
+
+// embeddedKafka runs a fetched Kafka as a child of this process.
+func embeddedKafka(ctx context.Context, c Config) (*KafkaServer, error) {
+	java, err := exec.LookPath("java")
+	if err != nil {
+		return nil, fmt.Errorf("find java, version 17 or later: %w", err)
+	}
+	jars, err := kafkaJars(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	// As with Postgres: a port may be gone by the time the server wants it.
+	var errs []error
+	for range 3 {
+		k, err := runKafka(ctx, java, jars, c)
+		if err == nil {
+			return k, nil
+		}
+		errs = append(errs, err)
+		if !errors.Is(err, errEnded) {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// kafkaJars is the directory with the jars. It is named after the file that lists
+// them, so that another version is another directory.
+func kafkaJars(ctx context.Context, c Config) (string, error) {
+	name := fmt.Sprintf("kafka-%x", sha256.Sum256(kafkaPOM))[:len("kafka-")+12]
+	return fetched(ctx, name, func(dir string) error {
+		mvn, err := exec.LookPath("mvn")
+		if err != nil {
+			return fmt.Errorf("find Maven, which fetches Kafka: %w", err)
+		}
+		c.logger().Info("fetching Kafka, once for this machine")
+		pom, repository := filepath.Join(dir, "pom.xml"), filepath.Join(dir, "repository")
+		if err := os.WriteFile(pom, kafkaPOM, 0o644); err != nil {
+			return err
+		}
+		// A repository of its own: the user's need not be writable, nor even exist,
+		// and is none of our business. Checksums must match (-C).
+		out, err := exec.CommandContext(ctx, mvn, "-B", "-q", "-C", "-f", pom,
+			"-Dmaven.repo.local="+repository, "-DoutputDirectory="+dir,
+			"dependency:copy-dependencies").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("fetch Kafka with Maven: %w: %s", err, strings.TrimSpace(string(out)))
+		}
+		return os.RemoveAll(repository)
+	})
+}
+
+// runKafka formats a directory and starts a broker on it.
+func runKafka(ctx context.Context, java, jars string, c Config) (*KafkaServer, error) {
+	place, err := newPlace(ctx, 2)
+	if err != nil {
+		return nil, err
+	}
+	address, controller := loopback(place.ports[0]), loopback(place.ports[1])
+	settings := c.over(merged(kafkaSettings(address, address, controller), map[string]string{
+		"log.dirs": place.path("data"),
+	}))
+	cluster := newClusterID()
+	if err := formatKafka(ctx, place, cluster, kafkaCommand(place, java, jars), settings); err != nil {
+		return nil, errors.Join(err, place.remove())
+	}
+	m := newProcess(place, syscall.SIGKILL, func() *exec.Cmd {
+		return kafkaCommand(place, java, jars)(context.Background(), "kafka.Kafka", place.path("server.properties"))
+	})
+	k := &KafkaServer{machine: m, brokers: []string{address}, cluster: cluster}
+	if err := up(ctx, m, k.ready); err != nil {
+		return nil, errors.Join(err, m.remove())
+	}
+	return k, nil
+}
+
+// formatKafka writes the configuration and prepares the data directory for it.
+func formatKafka(ctx context.Context, place *place, cluster string, command javaCommand, settings map[string]string) error {
+	lines := sorted(settings, func(name, value string) string { return name + "=" + value + "\n" })
+	properties := place.path("server.properties")
+	err := errors.Join(
+		bequeath(place.dir),
+		os.WriteFile(properties, []byte(strings.Join(lines, "")), 0o644),
+		os.WriteFile(place.path("log4j2.properties"), []byte(kafkaLogging), 0o644))
+	if err != nil {
+		return fmt.Errorf("configure Kafka: %w", err)
+	}
+	out, err := command(ctx, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("format Kafka's storage: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// javaCommand runs a class of the broker's jars.
+type javaCommand func(ctx context.Context, class string, args ...string) *exec.Cmd
+
+// kafkaCommand runs small and starts fast rather than running fast: tests start
+// brokers often and give them little to do.
+func kafkaCommand(place *place, java, jars string) javaCommand {
+	return func(ctx context.Context, class string, args ...string) *exec.Cmd {
+		options := []string{
+			"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
+			"-Djava.io.tmpdir=" + place.dir,
+			"-Dlog4j2.configurationFile=" + place.path("log4j2.properties"),
+			"-cp", filepath.Join(jars, "*"), class,
+		}
+		return asServant(ctx, place.dir, java, append(options, args...)...)
+	}
+}
+
+// newClusterID is a random id in the form that Kafka wants: 16 bytes, base64.
+func newClusterID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	id[0] &= 0x7f           // a leading dash would read as an option
+	return base64.RawURLEncoding.EncodeToString(id[:])
+}

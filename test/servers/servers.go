@@ -1,0 +1,141 @@
+// Package servers gives a test a real Postgres and a real Apache Kafka.
+//
+// A server comes from the first of three sources that this machine has:
+//
+//  1. an address given in OUTBOXCDC_TEST_PG_URL (a superuser's URL) or
+//     OUTBOXCDC_TEST_KAFKA_BROKERS (host:port, comma separated); such a server
+//     is not ours to stop, and what needs that fails with a sentence,
+//  2. Docker, when a daemon answers; OUTBOXCDC_TEST_DOCKER=off leaves it out,
+//  3. binaries and jars that are fetched once and kept in a cache of the user's
+//     own, OUTBOXCDC_TEST_CACHE when set. They run as children of this process.
+//
+// OUTBOXCDC_TEST_PG chooses the major version of Postgres, 14 to 18. A machine
+// with none of the three fails its tests: a test that is skipped promises nothing.
+//
+// It knows servers. It does not know outboxcdc: what is in the database or on the
+// topic is the tests' own matter.
+package servers
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// The environment that chooses the source of a server.
+const (
+	EnvPostgresURL   = "OUTBOXCDC_TEST_PG_URL"
+	EnvPostgresMajor = "OUTBOXCDC_TEST_PG"
+	EnvKafkaBrokers  = "OUTBOXCDC_TEST_KAFKA_BROKERS"
+	EnvDocker        = "OUTBOXCDC_TEST_DOCKER"
+	EnvCache         = "OUTBOXCDC_TEST_CACHE"
+)
+
+// startTimeout is how long a server may take until it answers. A noisy machine
+// needs most of it; a healthy one a second or two.
+const startTimeout = 60 * time.Second
+
+// Config says which server is wanted. Its zero value is the usual one.
+type Config struct {
+	// Major is the major version of Postgres; 0 means OUTBOXCDC_TEST_PG, else
+	// DefaultMajor. Kafka has one version only.
+	Major int
+
+	// Settings go to the server's configuration file, over our own.
+	Settings map[string]string
+
+	// Logger is told what takes long, such as a download; nil discards it.
+	Logger *slog.Logger
+}
+
+// Option changes a Config.
+type Option func(*Config)
+
+// Major asks for a major version of Postgres, whatever the environment says.
+func Major(major int) Option {
+	return func(c *Config) { c.Major = major }
+}
+
+// Setting sets one parameter of the server's configuration file, such as
+// wal_level for Postgres or message.max.bytes for Kafka.
+func Setting(name, value string) Option {
+	return func(c *Config) { c.Settings[name] = value }
+}
+
+// newConfig is the Config that the options make.
+func newConfig(opts []Option) Config {
+	c := Config{Settings: map[string]string{}}
+	for _, opt := range opts {
+		opt(&c)
+	}
+	return c
+}
+
+// logger is the Config's, never nil.
+func (c Config) logger() *slog.Logger {
+	if c.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return c.Logger
+}
+
+// over gives base with the Config's own settings on top.
+func (c Config) over(base map[string]string) map[string]string {
+	return merged(base, c.Settings)
+}
+
+// major is the version of Postgres to run.
+func (c Config) major() (int, error) {
+	if c.Major != 0 {
+		return c.Major, nil
+	}
+	text := os.Getenv(EnvPostgresMajor)
+	if text == "" {
+		return DefaultMajor, nil
+	}
+	major, err := strconv.Atoi(text)
+	if err != nil {
+		return 0, fmt.Errorf("%s=%q is not the number of a major version such as %d", EnvPostgresMajor, text, DefaultMajor)
+	}
+	return major, nil
+}
+
+// sorted gives the settings as lines of name and value, in order of name, so that
+// two runs write the same file.
+func sorted(settings map[string]string, line func(name, value string) string) []string {
+	lines := make([]string, 0, len(settings))
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		lines = append(lines, line(name, settings[name]))
+	}
+	return lines
+}
+
+// poll calls try every interval until it gives nil, and gives its last error when
+// ctx ends first.
+func poll(ctx context.Context, interval time.Duration, try func(context.Context) error) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (%w)", err, context.Cause(ctx))
+		case <-ticker.C:
+		}
+	}
+}
+
+// merged gives base with over on top.
+func merged(base, over map[string]string) map[string]string {
+	all := maps.Clone(base)
+	maps.Copy(all, over)
+	return all
+}
