@@ -1,0 +1,43 @@
+# What a newcomer types: make demo, make test.
+
+GO   ?= go
+TAGS := synctests
+PKGS  = $(shell $(GO) list ./... | grep -v '/test\(/\|$$\)')
+
+# Built and run by Go itself, so that the version is the same for everyone.
+GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-unit test-e2e lint docker clean FORCE
+.NOTPARALLEL: # the tests take all cores, one kind after the other
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: bin/outboxcdc ## see it work: Postgres, a broker and a workload, all on this machine
+	@$(GO) run ./test/demo -outboxcdc bin/outboxcdc
+
+test: test-unit test-e2e ## everything that must hold: unit tests, then real Postgres and Kafka
+
+test-unit: ## unit and bubble tests with the race detector
+	$(GO) test -race -tags $(TAGS) $(PKGS)
+
+test-e2e: ## end to end on real servers, fetched once when the machine has none
+	$(GO) test -tags $(TAGS) -count 1 -timeout 30m ./test/...
+
+lint: ## the rules of .golangci.yml
+	$(GOLANGCI) run ./...
+
+build: bin/outboxcdc ## the command, into bin/
+
+# Go knows better than make what has changed. Where git refuses to read the clone,
+# such as another user's, the binary goes without a version rather than unbuilt.
+bin/outboxcdc: FORCE
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $@ \
+		-buildvcs=$$(git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false) ./cmd/outboxcdc
+
+docker: ## the image outboxcdc:local
+	docker build --tag outboxcdc:local .
+
+clean: ## what was built; not the cache of test servers
+	rm -rf bin
