@@ -104,7 +104,7 @@ func (f *frameReader) makeRoom() error {
 		f.start, f.end = 0, 0
 	case f.start == f.end:
 		f.start, f.end = 0, 0
-	case f.end == len(f.buf) && f.start > 0:
+	case f.start > 0:
 		f.end = copy(f.buf, f.buf[f.start:f.end])
 		f.start = 0
 	case f.end == len(f.buf):

@@ -54,8 +54,17 @@ type Batch struct {
 	memory *arena
 }
 
-// Bytes is the memory that the rows' columns take, the measure for budgets.
+// Bytes is the memory that the rows take until they are acked, the measure for
+// budgets: their text and an estimate of what surrounds it.
 func (b Batch) Bytes() int {
+	if b.memory == nil {
+		return 0
+	}
+	return b.memory.used + rowOverhead*len(b.memory.rows)
+}
+
+// TextBytes is the size of the rows' columns as Postgres sent them.
+func (b Batch) TextBytes() int {
 	if b.memory == nil {
 		return 0
 	}

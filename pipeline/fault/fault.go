@@ -150,6 +150,9 @@ func (s Severity) String() string {
 
 // Finding is one result of a preflight check.
 type Finding struct {
+	// Code names the finding for programs, such as slot.missing. It is stable and
+	// empty where no program needs it.
+	Code     string
 	Severity Severity
 	Subject  string // what was looked at: "publication outboxcdc"
 	Problem  string // what was found, one sentence; for OK, what is fine

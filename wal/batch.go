@@ -1,0 +1,261 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+)
+
+// rowOverhead is what a row takes besides its text: the Row, its column slots and
+// its share of the message made from it. It keeps a budget honest when rows are
+// tiny.
+const rowOverhead = 512
+
+// assembler turns pgoutput messages into batches. It is pure: no clock, no
+// connection. It keeps the open transaction, the relations of this connection and
+// the batch under construction.
+//
+// The relation cache lives as long as the connection: the server sends a Relation
+// before the first change of a table and again after every change of its shape,
+// also in the middle of a transaction.
+type assembler struct {
+	tables    []Table
+	relations map[uint32]relation
+	warn      func(schema, name string) // an unlisted table sent a row; once a relation
+
+	batchRows  int
+	batchBytes int
+
+	tx    transaction
+	batch Batch
+	last  LSN // the latest End ever given or due
+}
+
+type transaction struct {
+	begin
+	rows int // outbox rows so far
+	open bool
+}
+
+// relation is what is needed to read a tuple: which row column each of its
+// columns goes to.
+type relation struct {
+	schema, name string
+	table        int   // index in Config.Tables, -1 for a table that nobody asked for
+	columns      []int // index in Table.Columns, -1 for a column that nobody asked for
+}
+
+// message takes one pgoutput message.
+func (a *assembler) message(body []byte) error {
+	kind, rest := body[0], body[1:]
+	var err error
+	switch kind {
+	case kindInsert:
+		err = a.insert(rest)
+	case kindBegin:
+		err = a.begin(rest)
+	case kindCommit:
+		err = a.commit(rest)
+	case kindRelation:
+		err = a.relation(rest)
+	case kindOrigin, kindType, kindMessage, kindUpdate, kindDelete, kindTruncate:
+		// The publication sends inserts; where it sends more, an outbox row that
+		// was changed or removed is still not a new event.
+	default:
+		err = fmt.Errorf("message kind %q is unknown", kind)
+	}
+	return a.explain(kind, err)
+}
+
+func (a *assembler) begin(rest []byte) error {
+	b, err := parseBegin(rest)
+	if err != nil {
+		return err
+	}
+	if a.tx.open {
+		return fmt.Errorf("transaction %d begins inside transaction %d", b.xid, a.tx.xid)
+	}
+	a.tx = transaction{begin: b, open: true}
+	return nil
+}
+
+func (a *assembler) commit(rest []byte) error {
+	c, err := parseCommit(rest)
+	switch {
+	case err != nil:
+		return err
+	case !a.tx.open:
+		return errors.New("commit without a begin")
+	case c.commit != a.tx.commit:
+		return fmt.Errorf("commit at %v ends a transaction announced for %v", c.commit, a.tx.commit)
+	case c.end <= c.commit || c.end <= a.last:
+		return fmt.Errorf("transaction ends at %v, not after its commit at %v and the position %v", c.end, c.commit, a.last)
+	}
+	a.tx.open = false
+	a.last, a.batch.End = c.end, c.end
+	return nil
+}
+
+// keepalive counts the log that nobody sent rows for. Its position covers every
+// transaction that commits before it, and all those were sent before it on this
+// connection, so they are in this batch or an earlier one. Inside a transaction it
+// says nothing that the next keepalive would not say again; and it may lie behind
+// what is known, since the server starts over from where decoding reads again.
+func (a *assembler) keepalive(end LSN) {
+	if !a.tx.open && end > a.last {
+		a.last, a.batch.End = end, end
+	}
+}
+
+func (a *assembler) relation(rest []byte) error {
+	m, err := parseRelation(rest)
+	if err != nil {
+		return err
+	}
+	r := relation{schema: m.schema, name: m.name, table: a.tableIndex(m.schema, m.name)}
+	old, known := a.relations[m.oid]
+	if r.table < 0 {
+		if known && old.table >= 0 {
+			return fault.NewOperator(
+				fmt.Errorf("table %s.%s was renamed to %s.%s while streaming", old.schema, old.name, m.schema, m.name),
+				"rename it back, or name the new table with --table")
+		}
+	} else if r.columns, err = a.mapColumns(m, a.tables[r.table]); err != nil {
+		return err
+	}
+	a.relations[m.oid] = r
+	return nil
+}
+
+func (a *assembler) tableIndex(schema, name string) int {
+	for i, t := range a.tables {
+		if t.Schema == schema && t.Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+func (a *assembler) mapColumns(m relationMessage, t Table) ([]int, error) {
+	columns := make([]int, len(m.columns))
+	for i := range columns {
+		columns[i] = -1
+	}
+	for want, column := range t.Columns {
+		at := indexOf(m.columns, column.Name)
+		if at >= 0 {
+			columns[at] = want
+		} else if column.Required {
+			return nil, fault.NewOperator(
+				fmt.Errorf("table %s.%s has no column %q in transaction %d at %v", m.schema, m.name, column.Name, a.tx.xid, a.tx.commit),
+				"the stream stands before this transaction; add the column, or take it into the publication's column list")
+		}
+	}
+	return columns, nil
+}
+
+func indexOf(names []string, name string) int {
+	for i, n := range names {
+		if n == name {
+			return i
+		}
+	}
+	return -1
+}
+
+func (a *assembler) insert(rest []byte) error {
+	c := cursor{rest: rest}
+	oid, n, err := parseInsertHead(&c)
+	if err != nil {
+		return err
+	}
+	r, known := a.relations[oid]
+	switch {
+	case !a.tx.open:
+		return errors.New("insert outside a transaction")
+	case !known:
+		return fmt.Errorf("insert into relation %d, which was not described", oid)
+	case r.table < 0:
+		a.warnOnce(oid, r)
+		return nil
+	case n != len(r.columns):
+		return fmt.Errorf("insert into %s.%s carries %d columns, want %d", r.schema, r.name, n, len(r.columns))
+	}
+	return a.row(&c, r)
+}
+
+// warnOnce tells the operator of rows that are read and dropped because their
+// table was not asked for.
+func (a *assembler) warnOnce(oid uint32, r relation) {
+	if r.name == "" {
+		return
+	}
+	a.warn(r.schema, r.name)
+	a.relations[oid] = relation{table: -1}
+}
+
+func (a *assembler) row(c *cursor, r relation) error {
+	memory := a.memory()
+	slots := memory.newColumns(len(a.tables[r.table].Columns))
+	for _, to := range r.columns {
+		text, null, err := parseColumn(c)
+		if err != nil {
+			return err
+		}
+		if to >= 0 && !null {
+			slots[to] = memory.copyText(text)
+		}
+	}
+	if err := c.end(); err != nil {
+		return err
+	}
+	memory.rows = append(memory.rows, Row{
+		Commit:  a.tx.commit,
+		Index:   a.tx.rows,
+		XID:     a.tx.xid,
+		Time:    a.tx.time,
+		Table:   r.table,
+		Columns: slots,
+	})
+	a.tx.rows++
+	return nil
+}
+
+func (a *assembler) memory() *arena {
+	if a.batch.memory == nil {
+		a.batch.memory = newArena()
+	}
+	return a.batch.memory
+}
+
+func (a *assembler) full() bool {
+	m := a.batch.memory
+	return m != nil && (len(m.rows) >= a.batchRows || a.batch.Bytes() >= a.batchBytes)
+}
+
+// cut gives the batch so far and begins the next; ok is false when there is
+// nothing to give.
+func (a *assembler) cut() (b Batch, ok bool) {
+	b, a.batch = a.batch, Batch{}
+	if b.memory != nil {
+		b.Rows = b.memory.rows
+	}
+	return b, len(b.Rows) > 0 || b.End != 0
+}
+
+// explain adds where in the log a message stands. What breaks the protocol is not
+// cured by reading it again, so it goes to the operator and the slot keeps it.
+func (a *assembler) explain(kind byte, err error) error {
+	var classified *fault.Error
+	if err == nil || errors.As(err, &classified) {
+		return err
+	}
+	where := fmt.Sprintf("after %v", a.last)
+	if a.tx.open {
+		where = fmt.Sprintf("in transaction %d, which commits at %v", a.tx.xid, a.tx.commit)
+	}
+	return fault.NewOperator(
+		fmt.Errorf("read message %q %s: %w", kind, where, err),
+		"nothing was confirmed past it; please report this with the server's version")
+}
