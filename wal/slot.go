@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
 const (
@@ -118,6 +120,19 @@ func (c *Conn) Holder(ctx context.Context) (holder Holder, ok bool, err error) {
 		return Holder{}, false, fmt.Errorf("read who holds slot %s: %w", c.config.Slot, err)
 	}
 	return holder, ok, nil
+}
+
+// Busy is the error for a slot that another process streams from. It is ErrSlotBusy
+// and names that process, as far as the role may see it.
+func (c *Conn) Busy(ctx context.Context, slot Slot) error {
+	holder, ok, err := c.Holder(ctx)
+	if err != nil {
+		return err
+	}
+	if !ok { // it has just gone
+		holder = Holder{PID: slot.ActivePID}
+	}
+	return &fault.Error{Class: fault.Transient, Err: fmt.Errorf("%w: slot %s is held by %v", ErrSlotBusy, slot.Name, holder)}
 }
 
 // SlotSQL is the statement that makes the slot, for a database administrator who

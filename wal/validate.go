@@ -18,7 +18,7 @@ const nameBytes = 63
 // Validate finds every problem that shows without a server, as usage errors
 // joined into one, or gives nil.
 func (c Config) Validate() error {
-	errs := []error{validateSlot(c.Slot), validateName("publication", c.Publication)}
+	errs := []error{CheckSlotName(c.Slot), validateName("publication", c.Publication)}
 	if len(c.Tables) == 0 {
 		errs = append(errs, fault.NewUsage(errors.New("no outbox table is named"), "name one with --table"))
 	}
@@ -37,9 +37,9 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// validateSlot holds the name to what Postgres accepts (slot.c,
-// ReplicationSlotValidateName) before it stands in any command.
-func validateSlot(name string) error {
+// CheckSlotName gives a usage error for a name that Postgres does not accept
+// (slot.c, ReplicationSlotValidateName), before it stands in any command.
+func CheckSlotName(name string) error {
 	valid := len(name) >= 1 && len(name) <= nameBytes
 	for _, c := range []byte(name) {
 		valid = valid && ('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '_')
