@@ -27,7 +27,7 @@ func StartKafka(ctx context.Context, c Config) (*KafkaServer, error) {
 	if text := os.Getenv(EnvKafkaBrokers); text != "" {
 		return givenKafka(ctx, text, c)
 	}
-	if dockerAnswers(ctx) {
+	if dockerAnswers() {
 		return dockerKafka(ctx, c)
 	}
 	k, err := embeddedKafka(ctx, c)

@@ -20,11 +20,19 @@ import (
 //go:embed kafka/pom.xml
 var kafkaPOM []byte
 
-// kafkaLogging sends the broker's log to its standard output.
+// kafkaVersion is the release that kafkaPOM names, for Docker.
+const kafkaVersion = "4.1.2"
+
+// kafkaLogging sends the broker's log to its standard output, without the list of
+// all settings that would fill it.
 const kafkaLogging = `appender.console.type=Console
 appender.console.name=console
 appender.console.layout.type=PatternLayout
 appender.console.layout.pattern=%d{HH:mm:ss.SSS} %p %c{1}: %m%n
+logger.config.name=org.apache.kafka.common.config.AbstractConfig
+logger.config.level=warn
+logger.kafka.name=kafka.server.KafkaConfig
+logger.kafka.level=warn
 rootLogger.level=info
 rootLogger.appenderRef.console.ref=console
 `

@@ -63,7 +63,7 @@ func choosePostgres(ctx context.Context, c Config) (*PostgresServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if dockerAnswers(ctx) {
+	if dockerAnswers() {
 		return dockerPostgres(ctx, major, c)
 	}
 	p, err := embeddedPostgres(ctx, major, c)

@@ -232,9 +232,7 @@ func initdb(ctx context.Context, binDir, dataDir, password string) error {
 // configure appends settings to the server's file, where ALTER SYSTEM overrides
 // them.
 func configure(dataDir string, settings map[string]string) error {
-	lines := sorted(settings, func(name, value string) string {
-		return name + " = '" + strings.ReplaceAll(value, "'", "''") + "'\n"
-	})
+	lines := sorted(settings, postgresSetting)
 	file, err := os.OpenFile(filepath.Join(dataDir, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("configure Postgres: %w", err)
@@ -245,6 +243,9 @@ func configure(dataDir string, settings map[string]string) error {
 	}
 	return nil
 }
+
+// postgresSetting is a line of postgresql.conf.
+func postgresSetting(name, value string) string { return name + " = " + literal(value) + "\n" }
 
 // asServant is a command that runs in dir as the user of the servers. Of our
 // environment it sees the search path only: PGPORT or PGOPTIONS would change what

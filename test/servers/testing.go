@@ -146,18 +146,24 @@ func SharedKafka(tb testing.TB) *KafkaServer {
 // process be interrupted instead, or killed, or should a test panic, the servers
 // end with it, and the next run clears their directories away.
 func Main(m *testing.M) {
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM)
-	go func() { // ends with the process
-		<-interrupted
-		closeShared()
-		os.Exit(130)
-	}()
+	closeWhenInterrupted()
 	code := m.Run()
 	if !closeShared() && code == 0 {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// closeWhenInterrupted ends the shared servers in order when the process is asked
+// to end. Its goroutine ends with the process.
+func closeWhenInterrupted() {
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		closeShared()
+		os.Exit(130)
+	}()
 }
 
 // closeShared ends the shared servers and says whether that went well.
