@@ -1,0 +1,2 @@
+// Package test holds the tests that need a real Postgres or a real Kafka.
+package test
