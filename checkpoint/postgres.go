@@ -1,0 +1,264 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/url"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outboxcdc/outboxcdc/migrations"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+//nolint:gochecknoinits // the registry
+func init() { register(defaultScheme, defaultScheme, openPostgres) }
+
+// rowFormat is the version of the meaning of a row of outboxcdc.checkpoint. A
+// change that an older program would misread gets the next number.
+const rowFormat = 1
+
+const (
+	connectTimeout = 10 * time.Second // for each host
+	answerTimeout  = 30 * time.Second // for one statement; a save takes milliseconds
+	closeTimeout   = 2 * time.Second
+	idleInterval   = time.Minute
+)
+
+// loadSQL reads the row of a slot. Postgres' own text of an LSN is what ParseLSN
+// reads.
+const loadSQL = `SELECT format, system, timeline, database, lsn::text, saved_at
+FROM outboxcdc.checkpoint WHERE slot = $1`
+
+// saveSQL writes the row of a slot, unless what is there must stay: then it writes
+// no row. Postgres compares under the lock of the row, so that two instances cannot
+// both pass.
+//
+// The statement is its own transaction, and set_config makes this one wait for the
+// disk even where the role or the database has synchronous_commit off: a commit
+// reads the setting before it is reset (xact.c, CommitTransaction). It waits for no
+// standby, although that would be safer still: with synchronous_standby_names = '*'
+// one of those is our own stream, which confirms only after the save. The row is
+// inserted from what set_config gives, so that one does not happen without the
+// other.
+const saveSQL = `WITH durable AS MATERIALIZED (SELECT set_config('synchronous_commit', 'local', true) AS level)
+INSERT INTO outboxcdc.checkpoint AS saved (slot, format, system, timeline, database, lsn, saved_at)
+SELECT $1::text, $2::integer, $3::text, $4::bigint, $5::text, $6::text::pg_lsn, $7::timestamptz
+FROM durable WHERE level = 'local'
+ON CONFLICT (slot) DO UPDATE SET
+	timeline = excluded.timeline, lsn = excluded.lsn, saved_at = excluded.saved_at
+WHERE saved.format = excluded.format
+	AND saved.system = excluded.system
+	AND saved.database = excluded.database
+	AND (saved.timeline < excluded.timeline
+		OR saved.timeline = excluded.timeline AND saved.lsn <= excluded.lsn)`
+
+// postgresStore keeps the position in the table outboxcdc.checkpoint of the
+// database that the events come from, one row for each slot.
+//
+// It connects when it is first needed. After an error it trusts its connection no
+// longer and makes another the next time, and so it does for each Load, because a
+// session that begins may find the connection of the last one dead.
+type postgresStore struct {
+	slot   string
+	config *pgx.ConnConfig
+	conn   *pgx.Conn // nil when there is none
+}
+
+func openPostgres(_ context.Context, u *url.URL, o Options) (Store, error) {
+	if err := onlyScheme(u); err != nil {
+		return nil, err
+	}
+	settings, err := wal.ParseDatabase(o.Database)
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig(o.Database)
+	if err != nil {
+		return nil, wal.Fault(err)
+	}
+	config.Config = *settings
+	configure(config, o)
+	return &postgresStore{slot: o.Slot, config: config}, nil
+}
+
+// configure sets what a role's or a server's own settings must not decide. The
+// start-up packet outranks them.
+func configure(config *pgx.ConnConfig, o Options) {
+	for name, value := range map[string]string{
+		"application_name":              "outboxcdc checkpoint " + o.Slot,
+		"client_encoding":               "UTF8",
+		"search_path":                   "pg_catalog",
+		"statement_timeout":             "0", // answerTimeout it is
+		"idle_session_timeout":          "0", // an idle stream saves once a minute
+		"default_transaction_read_only": "off",
+	} {
+		config.RuntimeParams[name] = value
+	}
+	// No statement is prepared: nothing of ours stays behind in the session.
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	if config.ValidateConnect == nil {
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	if o.Dial != nil {
+		config.DialFunc = o.Dial
+		config.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+	}
+	config.OnNotice = func(_ *pgconn.PgConn, notice *pgconn.Notice) {
+		if o.Logger != nil {
+			o.Logger.Debug("notice from the server", slog.String("message", notice.Message), slog.String("sqlstate", notice.Code))
+		}
+	}
+}
+
+// IdleInterval is Quiet's: each save writes log.
+func (s *postgresStore) IdleInterval() time.Duration { return idleInterval }
+
+// Prepare is Preparer's: it makes the table when it is missing and the role may.
+func (s *postgresStore) Prepare(ctx context.Context) (made []string, err error) {
+	_, err = s.Load(ctx)
+	switch {
+	case err == nil, errors.Is(err, ErrNone):
+		return nil, nil
+	case !errors.Is(err, errNoTable):
+		return nil, err
+	}
+	err = s.use(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		made, err = migrations.Apply(ctx, conn, migrations.Params{})
+		return err
+	})
+	return made, err
+}
+
+// Load is Store's.
+func (s *postgresStore) Load(ctx context.Context) (p Position, err error) {
+	s.drop()
+	err = s.use(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		p, err = s.load(ctx, conn)
+		return err
+	})
+	return p, err
+}
+
+// Save is Store's.
+func (s *postgresStore) Save(ctx context.Context, p Position) error {
+	if err := complete(p, s.slot); err != nil {
+		return err
+	}
+	return s.use(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		tag, err := conn.Exec(ctx, saveSQL, p.Slot, rowFormat, p.System, int64(p.Timeline), p.Database, p.LSN.String(), p.Time)
+		if err != nil || tag.RowsAffected() == 1 {
+			return err
+		}
+		return s.refusal(ctx, conn, p)
+	})
+}
+
+// refusal says why p was not saved.
+func (s *postgresStore) refusal(ctx context.Context, conn *pgx.Conn, p Position) error {
+	saved, err := s.load(ctx, conn)
+	if err == nil {
+		err = follow(saved, p)
+	}
+	if err == nil || errors.Is(err, ErrNone) {
+		return errors.New("another process changed the saved position at the same moment")
+	}
+	return err
+}
+
+func (s *postgresStore) load(ctx context.Context, conn *pgx.Conn) (Position, error) {
+	var format int32
+	var timeline int64
+	var lsn string
+	p := Position{Slot: s.slot}
+	err := conn.QueryRow(ctx, loadSQL, s.slot).Scan(&format, &p.System, &timeline, &p.Database, &lsn, &p.Time)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return Position{}, ErrNone
+	case err != nil:
+		return Position{}, err
+	case format != rowFormat:
+		return Position{}, fault.NewOperator(
+			fmt.Errorf("the saved position of slot %s has format %d, this outboxcdc knows %d", s.slot, format, rowFormat),
+			"use the outboxcdc that saved it, or a newer one")
+	}
+	p.LSN, err = wal.ParseLSN(lsn)
+	p.Timeline, p.Time = uint32(timeline), p.Time.UTC()
+	if timeline > math.MaxUint32 || timeline < 0 || err != nil || complete(p, s.slot) != nil {
+		return Position{}, fault.NewOperator(
+			fmt.Errorf("the saved position of slot %s is damaged: %v on timeline %d of cluster %q", s.slot, lsn, timeline, p.System),
+			"delete its row from outboxcdc.checkpoint, and the stream goes on from where the slot stands")
+	}
+	return p, nil
+}
+
+// use gives do a connection and bounds the time that it takes. A connection with
+// an error behind it is not used again.
+func (s *postgresStore) use(ctx context.Context, do func(context.Context, *pgx.Conn) error) error {
+	if s.conn == nil {
+		conn, err := pgx.ConnectConfig(ctx, s.config)
+		if err != nil {
+			return wal.Fault(err)
+		}
+		s.conn = conn
+	}
+	answer, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	err := do(answer, s.conn)
+	if err == nil {
+		return nil
+	}
+	s.drop()
+	if answer.Err() != nil && ctx.Err() == nil {
+		return &fault.Error{Err: fmt.Errorf("wait for the database: no answer within %v", answerTimeout),
+			Advice: "look at its load, its disk and the locks on outboxcdc.checkpoint"}
+	}
+	return s.explain(err)
+}
+
+// drop lets go of the connection. Nothing on it is worth an error.
+func (s *postgresStore) drop() {
+	if s.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	s.conn.Close(ctx) //nolint:errcheck // see above
+	s.conn = nil
+}
+
+// Close is Store's.
+func (s *postgresStore) Close() error {
+	s.drop()
+	return nil
+}
+
+// errNoTable means that the database was not set up, or not for us.
+var errNoTable = errors.New("the table outboxcdc.checkpoint is missing")
+
+// explain gives an error of the database its class and the way out.
+func (s *postgresStore) explain(err error) error {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) || fault.Classify(err) != fault.Transient {
+		return wal.Fault(err)
+	}
+	switch e.Code {
+	case "42P01", "3F000": // undefined_table, invalid_schema_name
+		return fault.NewOperator(fmt.Errorf("%w: %w", errNoTable, err), "run `outboxcdc init`")
+	case "42501": // insufficient_privilege
+		role := pgx.Identifier{s.config.User}.Sanitize()
+		return fault.NewOperator(err, fmt.Sprintf("have the owner of the schema run: GRANT USAGE ON SCHEMA outboxcdc TO %s; "+
+			"GRANT SELECT, INSERT, UPDATE ON outboxcdc.checkpoint TO %s", role, role))
+	default:
+		return wal.Fault(err)
+	}
+}

@@ -1,0 +1,107 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+)
+
+// Options are what every store is opened with; each takes what it needs.
+type Options struct {
+	Slot string // whose position it is
+
+	// Database is a libpq URI or key=value string. Empty means the PG*
+	// environment variables alone.
+	Database string
+
+	// Dial replaces the network, for simulation; nil means the real one.
+	Dial pgconn.DialFunc
+
+	// Logger receives what the database remarks; nil discards it.
+	Logger *slog.Logger
+}
+
+// Preparer is implemented by stores that need something made for them. Prepare
+// makes what is missing and says what it made; it is called before the first Load,
+// and harmless when nothing is missing.
+type Preparer interface {
+	Prepare(ctx context.Context) (made []string, err error)
+}
+
+// defaultScheme is the store that is used when none is named: the database that
+// the events come from.
+const defaultScheme = "database"
+
+// opener opens the store that a URL names.
+type opener func(ctx context.Context, u *url.URL, o Options) (Store, error)
+
+// stores are the known kinds of store by scheme. Each registers itself in the file
+// that holds it.
+var stores = map[string]store{} //nolint:gochecknoglobals // the registry
+
+type store struct {
+	example string // for messages
+	open    opener
+}
+
+func register(scheme, example string, open opener) {
+	if _, taken := stores[scheme]; taken {
+		panic("bug: two checkpoint stores are registered as " + scheme)
+	}
+	stores[scheme] = store{example, open}
+}
+
+// Open opens the store that rawURL names by its scheme: "database", which is also
+// what empty means, file:///path or memory://. The word alone stands for scheme://.
+// A URL that cannot be used is a usage error. A store outlives the sessions that
+// use it: it connects when it is first needed, and again after a connection broke.
+func Open(ctx context.Context, rawURL string, o Options) (Store, error) {
+	if o.Slot == "" {
+		return nil, fault.NewUsage(errors.New("open the checkpoint store: no slot is named"), "name one with --slot")
+	}
+	scheme, _, _ := strings.Cut(rawURL, ":")
+	if rawURL == "" {
+		scheme = defaultScheme
+	}
+	kind, known := stores[scheme]
+	if !known {
+		return nil, badURL("its scheme is none that is known")
+	}
+	if scheme == rawURL || rawURL == "" {
+		rawURL = scheme + "://"
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, badURL("it is no URL")
+	}
+	return kind.open(ctx, u, o)
+}
+
+// badURL repeats nothing of the URL: whoever confuses it with the database's own
+// has a password in it.
+func badURL(problem string) error {
+	var examples []string
+	for _, scheme := range slices.Sorted(maps.Keys(stores)) {
+		examples = append(examples, stores[scheme].example)
+	}
+	return fault.NewUsage(
+		fmt.Errorf("the checkpoint URL cannot be used: %s", problem),
+		"want one of "+strings.Join(examples, ", "))
+}
+
+// onlyScheme refuses what stands behind a scheme that says it all.
+func onlyScheme(u *url.URL) error {
+	if *u != (url.URL{Scheme: u.Scheme}) {
+		return badURL(fmt.Sprintf("nothing stands behind %s", u.Scheme))
+	}
+	return nil
+}
