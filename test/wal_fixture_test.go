@@ -41,8 +41,11 @@ func newWalFixture(tb testing.TB, db *servers.Database) *walFixture {
 
 func walTable(name string) wal.Table {
 	return wal.Table{Schema: "public", Name: name, Columns: []wal.Column{
-		{Name: "aggregate_type", Required: true}, {Name: "aggregate_id", Required: true},
-		{Name: "event_type", Required: true}, {Name: "payload", Required: true}, {Name: "headers"},
+		{Name: "aggregate_type", Required: true},
+		{Name: "aggregate_id", Required: true},
+		{Name: "event_type", Required: true},
+		{Name: "payload", Required: true},
+		{Name: "headers"},
 	}}
 }
 
@@ -107,7 +110,7 @@ func (f *walFixture) connect(tb testing.TB, config wal.Config) *wal.Conn {
 	if err != nil {
 		tb.Fatalf("connect: %v", err)
 	}
-	tb.Cleanup(func() { conn.Close(context.Background()) })
+	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
 }
 

@@ -224,6 +224,6 @@ func TestSlotMadeInTheMomentItIsGivenUpIsDropped(t *testing.T) {
 		if err == nil {
 			f.run(t, "select pg_drop_replication_slot('"+f.config.Slot+"')")
 		}
-		conn.Close(context.Background())
+		_ = conn.Close(context.Background())
 	}
 }

@@ -79,7 +79,7 @@ func TestStartupPacketOutranksEnvironmentAndURL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(t.Context())
+	defer func() { _ = conn.Close(t.Context()) }()
 	want := sessionSettings("orders")
 	want["replication"], want["user"], want["database"] = "database", "u", "d"
 	want["options"] = "-c work_mem=1MB"
@@ -115,7 +115,7 @@ func TestSettingsOfNewerMajorsAreSetAfterwards(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.Close(t.Context())
+		_ = conn.Close(t.Context())
 		if got := g.queries[len(g.queries)-1]; got != want {
 			t.Errorf("version %s: %q, want %q", version, got, want)
 		}

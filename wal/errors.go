@@ -113,16 +113,14 @@ func connectFault(ctx context.Context, settings *pgconn.Config, err error) error
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return fmt.Errorf("%s: %w", target(settings), context.Cause(ctx))
 	}
-	var refused *pgconn.ConnectError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		err = errors.Unwrap(refused)
 	}
 	return refusal(settings, err)
 }
 
 func refusal(settings *pgconn.Config, cause error) error {
-	var server *pgconn.PgError
-	if errors.As(cause, &server) {
+	if server, ok := errors.AsType[*pgconn.PgError](cause); ok {
 		class, advice := refusalVerdict(settings, server.Code)
 		err := fmt.Errorf("%s: %w", target(settings),
 			&briefError{text: fmt.Sprintf("%s (SQLSTATE %s)", server.Message, server.Code), cause: cause})
@@ -139,8 +137,10 @@ func refusal(settings *pgconn.Config, cause error) error {
 		return fault.NewOperator(err, "name the authority that signed the server's certificate in sslrootcert, "+
 			"and the server as its certificate does")
 	default:
-		return &fault.Error{Class: fault.Transient, Err: err,
-			Advice: "check host and port in the database URL, and that the server runs and is reachable"}
+		return &fault.Error{
+			Class: fault.Transient, Err: err,
+			Advice: "check host and port in the database URL, and that the server runs and is reachable",
+		}
 	}
 }
 
@@ -221,7 +221,7 @@ func flatten(err error) []error {
 	if err == nil {
 		return nil
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // only the outermost is a list of hosts
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}

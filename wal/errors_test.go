@@ -32,8 +32,7 @@ func TestFaultClassifiesBySQLSTATE(t *testing.T) {
 		if got := fault.Classify(err); got != want {
 			t.Errorf("SQLSTATE %q is %v, want %v", code, got, want)
 		}
-		var f *fault.Error
-		if errors.As(err, &f); want != fault.Transient && f.Advice == "" {
+		if f, _ := errors.AsType[*fault.Error](err); want != fault.Transient && f.Advice == "" {
 			t.Errorf("SQLSTATE %q gives no way out: %v", code, err)
 		}
 		if !strings.Contains(err.Error(), "do it: ") || !strings.Contains(err.Error(), "it broke") {
@@ -89,8 +88,10 @@ func TestRejectedCertificateIsForTheOperator(t *testing.T) {
 	settings := &pgconn.Config{Host: "db", Port: 5432, User: "u"}
 	for _, cause := range []error{
 		&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
-		x509.UnknownAuthorityError{}, x509.HostnameError{Certificate: &x509.Certificate{}, Host: "db"},
-		x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired}, tls.AlertError(42),
+		x509.UnknownAuthorityError{},
+		x509.HostnameError{Certificate: &x509.Certificate{}, Host: "db"},
+		x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired},
+		tls.AlertError(42),
 	} {
 		err := refusal(settings, fmt.Errorf("tls error: %w", cause))
 		if fault.Classify(err) != fault.Operator || !strings.Contains(err.Error(), "sslrootcert") {

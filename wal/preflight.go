@@ -144,12 +144,14 @@ type findings struct {
 
 func (f *findings) failure(code, problem, fix string) {
 	f.all = append(f.all, fault.Finding{
-		Code: code, Severity: fault.Failure, Subject: f.subject, Problem: problem, Fix: fix})
+		Code: code, Severity: fault.Failure, Subject: f.subject, Problem: problem, Fix: fix,
+	})
 }
 
 func (f *findings) warning(code, problem, fix string) {
 	f.all = append(f.all, fault.Finding{
-		Code: code, Severity: fault.Warning, Subject: f.subject, Problem: problem, Fix: fix})
+		Code: code, Severity: fault.Warning, Subject: f.subject, Problem: problem, Fix: fix,
+	})
 }
 
 // orOK gives what was found, or one finding that all is fine.

@@ -213,7 +213,7 @@ func (c *Conn) cancelCreation(ctx context.Context, made <-chan creation) error {
 		case <-ctx.Done():
 			// The server does not answer. It notices the end of the connection
 			// and drops the slot that was not finished.
-			c.pg.Conn().Close() //nolint:errcheck // it is the way to end the statement's read
+			c.pg.Conn().Close()
 			<-made
 			return nil
 		}
@@ -221,8 +221,8 @@ func (c *Conn) cancelCreation(ctx context.Context, made <-chan creation) error {
 }
 
 func (c *Conn) undoCreation(ctx context.Context, m creation) error {
-	if m.err != nil {
-		return nil // cancelled or failed: the server drops an unfinished slot
+	if m.at == 0 { // cancelled or failed: the server has dropped it
+		return nil
 	}
 	sql := fmt.Sprintf("SELECT pg_drop_replication_slot(%s)", quoteText(c.config.Slot))
 	err := execute(ctx, c.pg, sql)

@@ -100,8 +100,7 @@ func ParseDatabase(text string) (*pgconn.Config, error) {
 // the problem: its name is a setting of its own.
 func badDatabase(cause error, advice string) error {
 	err := errors.New("the database URL cannot be used")
-	var file *fs.PathError
-	if errors.As(cause, &file) {
+	if file, ok := errors.AsType[*fs.PathError](cause); ok {
 		err = fmt.Errorf("the database URL cannot be used: %w", file)
 		advice = "check the files that sslrootcert, sslcert and sslkey name"
 	}

@@ -117,8 +117,8 @@ func (w *watcher) slot(ctx context.Context) (WatchState, error) {
 // same compares with the first look.
 func (w *watcher) same(p published) error {
 	now := make([]member, len(p.tables))
-	for i, t := range p.tables {
-		now[i] = member{publication: p.publication.OID, table: t.OID, membership: t.Membership}
+	for i := range p.tables {
+		now[i] = member{publication: p.publication.OID, table: p.tables[i].OID, membership: p.tables[i].Membership}
 	}
 	if w.first == nil {
 		w.first = now
