@@ -16,7 +16,7 @@ import (
 
 //nolint:gochecknoinits // the registry
 func init() {
-	register("file", "file:///var/lib/outboxcdc/orders.json", openFile)
+	register("file", "file:///var/lib/outboxcdc/orders.json", onlyPath, openFile)
 }
 
 // fileStore keeps the position in a file of its own.
@@ -52,11 +52,16 @@ type file interface {
 	Sync() error
 }
 
-func openFile(ctx context.Context, u *url.URL, o Options) (Store, error) {
+// onlyPath refuses what is not a path on this machine.
+func onlyPath(u *url.URL) error {
 	plain := url.URL{Scheme: u.Scheme, Path: u.Path, RawPath: u.RawPath, OmitHost: u.OmitHost}
 	if *u != plain || !filepath.IsAbs(u.Path) {
-		return nil, badURL("file takes an absolute path after three slashes, and nothing else")
+		return badURL("file takes an absolute path after three slashes, and nothing else")
 	}
+	return nil
+}
+
+func openFile(ctx context.Context, u *url.URL, o Options) (Store, error) {
 	s := &fileStore{slot: o.Slot, disk: osDisk{}}
 	var err error
 	if s.path, err = resolve(u.Path); err != nil {

@@ -7,10 +7,7 @@ import (
 
 //nolint:gochecknoinits // the registry
 func init() {
-	register("memory", "memory://", func(_ context.Context, u *url.URL, o Options) (Store, error) {
-		if err := onlyScheme(u); err != nil {
-			return nil, err
-		}
+	register("memory", "memory://", onlyScheme, func(_ context.Context, _ *url.URL, o Options) (Store, error) {
 		return NewMemory(o.Slot), nil
 	})
 }

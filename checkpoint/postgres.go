@@ -18,7 +18,7 @@ import (
 )
 
 //nolint:gochecknoinits // the registry
-func init() { register(defaultScheme, defaultScheme, openPostgres) }
+func init() { register(defaultScheme, defaultScheme, onlyScheme, openPostgres) }
 
 // rowFormat is the version of the meaning of a row of outboxcdc.checkpoint. A
 // change that an older program would misread gets the next number.
@@ -71,10 +71,7 @@ type postgresStore struct {
 	conn   *pgx.Conn // nil when there is none
 }
 
-func openPostgres(_ context.Context, u *url.URL, o Options) (Store, error) {
-	if err := onlyScheme(u); err != nil {
-		return nil, err
-	}
+func openPostgres(_ context.Context, _ *url.URL, o Options) (Store, error) {
 	settings, err := wal.ParseDatabase(o.Database)
 	if err != nil {
 		return nil, err

@@ -50,14 +50,15 @@ var stores = map[string]store{} //nolint:gochecknoglobals // the registry
 
 type store struct {
 	example string // for messages
-	open    opener
+	check   func(u *url.URL) error
+	open    opener // is given a URL that check has passed
 }
 
-func register(scheme, example string, open opener) {
+func register(scheme, example string, check func(u *url.URL) error, open opener) {
 	if _, taken := stores[scheme]; taken {
 		panic("bug: two checkpoint stores are registered as " + scheme)
 	}
-	stores[scheme] = store{example, open}
+	stores[scheme] = store{example, check, open}
 }
 
 // Open opens the store that rawURL names by its scheme: "database", which is also
@@ -68,22 +69,37 @@ func Open(ctx context.Context, rawURL string, o Options) (Store, error) {
 	if o.Slot == "" {
 		return nil, fault.NewUsage(errors.New("open the checkpoint store: no slot is named"), "name one with --slot")
 	}
+	kind, u, err := parse(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	return kind.open(ctx, u, o)
+}
+
+// CheckURL gives the usage error that Open would give for rawURL, or nil. It opens
+// nothing.
+func CheckURL(rawURL string) error {
+	_, _, err := parse(rawURL)
+	return err
+}
+
+func parse(rawURL string) (store, *url.URL, error) {
 	scheme, _, _ := strings.Cut(rawURL, ":")
 	if rawURL == "" {
 		scheme = defaultScheme
 	}
 	kind, known := stores[scheme]
 	if !known {
-		return nil, badURL("its scheme is none that is known")
+		return store{}, nil, badURL("its scheme is none that is known")
 	}
 	if scheme == rawURL || rawURL == "" {
 		rawURL = scheme + "://"
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, badURL("it is no URL")
+		return store{}, nil, badURL("it is no URL")
 	}
-	return kind.open(ctx, u, o)
+	return kind, u, kind.check(u)
 }
 
 // badURL repeats nothing of the URL: whoever confuses it with the database's own
