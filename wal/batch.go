@@ -231,7 +231,7 @@ func (a *assembler) memory() *arena {
 
 func (a *assembler) full() bool {
 	m := a.batch.memory
-	return m != nil && (len(m.rows) >= a.batchRows || a.batch.Bytes() >= a.batchBytes)
+	return m != nil && (len(m.rows) >= a.batchRows || m.used+rowOverhead*len(m.rows) >= a.batchBytes)
 }
 
 // cut gives the batch so far and begins the next; ok is false when there is

@@ -197,6 +197,15 @@ func TestBatchMemoryIsReusedWithoutOldValues(t *testing.T) {
 	}
 }
 
+func TestColumnSlotsStartAsNull(t *testing.T) {
+	a := newArena()
+	copy(a.newColumns(2), [][]byte{[]byte("old"), []byte("values")})
+	a.columns = a.columns[:0]
+	if got := a.newColumns(2); got[0] != nil || got[1] != nil {
+		t.Errorf("new column slots hold %q, want NULL", got)
+	}
+}
+
 func TestTextLargerThanAChunkKeepsItsNeighbours(t *testing.T) {
 	a := newArena()
 	small := a.copyText([]byte("small"))

@@ -199,7 +199,7 @@ func TestStopEndsReadingAndGoodbyeCarriesTheLastConfirm(t *testing.T) {
 		if _, open := <-r.out; open {
 			t.Error("a batch came after the stop")
 		}
-		sleep(ctx, 90*time.Second) // a long drain: the connection must live
+		sleep(ctx, 90*time.Second+time.Millisecond) // a long drain: the connection must live
 		r.stream.Confirm(b.End)
 		r.cancel()
 		if err := <-r.done; err != nil {

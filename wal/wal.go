@@ -57,10 +57,7 @@ type Batch struct {
 // Bytes is the memory that the rows take until they are acked, the measure for
 // budgets: their text and an estimate of what surrounds it.
 func (b Batch) Bytes() int {
-	if b.memory == nil {
-		return 0
-	}
-	return b.memory.used + rowOverhead*len(b.memory.rows)
+	return b.TextBytes() + rowOverhead*len(b.Rows)
 }
 
 // TextBytes is the size of the rows' columns as Postgres sent them.

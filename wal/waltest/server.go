@@ -29,6 +29,16 @@ type Server struct {
 	// then rows of text. Set it before the first Dial; nil answers ok false.
 	Answer func(sql string) (columns []string, rows [][]string, ok bool)
 
+	// OnStatus is called with each status update after the slot has believed it.
+	// Set it before the first Dial.
+	OnStatus func(Status)
+
+	// Chance says whether to do what a server may do at this place: send a
+	// keepalive, inside a transaction at its commit position and between
+	// transactions at an older one, or log a commit right where the last one ends.
+	// Set it before the first Dial; nil is never.
+	Chance func() bool
+
 	mu        sync.Mutex
 	log       []unit
 	end       wal.LSN
@@ -62,12 +72,25 @@ func (s *Server) Transaction(xid uint32, messages ...[]byte) (commit, end wal.LS
 		size += len(m) + 32
 	}
 	commit = s.end + wal.LSN(size)
+	if s.chance() {
+		commit = s.end // its rows were logged earlier, among those of others
+	}
 	end = commit + 48
 	now := time.Now()
 	all := append([][]byte{Begin(commit, now, xid)}, messages...)
 	all = append(all, Commit(commit, end, now))
 	s.append(unit{commit: commit, end: end, messages: all})
 	return commit, end
+}
+
+// Crash breaks every connection and takes the slot back to a position that was
+// durable earlier, as an immediate stop of the server does.
+func (s *Server) Crash(durable wal.LSN) {
+	s.Cut()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.confirmed = min(s.confirmed, durable)
+	s.change()
 }
 
 // Idle appends log that the slot's publication does not send.

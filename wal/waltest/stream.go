@@ -58,16 +58,23 @@ func (c *conn) send(from wal.LSN, done <-chan struct{}) {
 	}
 }
 
-// frames is what the unit looks like on the wire.
-func (u unit) frames() []byte {
+// frames is what the unit looks like on the wire, with keepalives where chance
+// wants them: sent is the end of what came before.
+func (u unit) frames(chance func() bool, sent wal.LSN) []byte {
 	switch {
 	case u.raw != nil:
 		return u.raw
 	case u.messages == nil:
-		return AppendKeepalive(nil, u.end, false)
+		return AppendKeepalive(nil, u.end, chance())
 	}
 	var frames []byte
-	for _, m := range u.messages {
+	if chance() {
+		frames = AppendKeepalive(frames, sent/2, false)
+	}
+	for i, m := range u.messages {
+		if i > 0 && chance() {
+			frames = AppendKeepalive(frames, u.commit, false)
+		}
 		frames = AppendXLogData(frames, m)
 	}
 	return frames
@@ -77,10 +84,12 @@ func (u unit) frames() []byte {
 func (c *conn) putUnit(u unit) error {
 	c.write.Lock()
 	defer c.write.Unlock()
-	_, err := c.server.Write(u.frames())
+	_, err := c.server.Write(u.frames(c.s.chance, c.sent))
 	c.sent = u.end
 	return err
 }
+
+func (s *Server) chance() bool { return s.Chance != nil && s.Chance() }
 
 // putKeepalive tells how far this connection was served.
 func (c *conn) putKeepalive() {
@@ -131,6 +140,9 @@ func (c *conn) status(body []byte) {
 	muted := c.s.muted
 	c.s.change()
 	c.s.mu.Unlock()
+	if c.s.OnStatus != nil {
+		c.s.OnStatus(status)
+	}
 	if status.ReplyWanted && !muted {
 		// From a goroutine of its own, as a client that is busy writing does not
 		// read; the real server's answer waits in the socket's buffer.
