@@ -1,0 +1,104 @@
+// Package pipeline runs a stream: it reads a slot, publishes each row, and
+// confirms to the slot what the broker holds and the checkpoint store keeps.
+//
+// It is the one place that knows both ends. A session is one connection's life; a
+// Runner begins one after the other for as long as time alone can mend what broke
+// them, and says why it stopped where time cannot.
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/outboxcdc/outboxcdc/checkpoint"
+	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/sink"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+// Defaults of Config.
+const (
+	DefaultTopic        = "outbox.event.{aggregate_type}"
+	DefaultCheckpoint   = "database"
+	DefaultDrainTimeout = 30 * time.Second
+	DefaultSaveInterval = 250 * time.Millisecond
+	DefaultBufferBytes  = 16 << 20
+	DefaultQueueBatches = 4
+	DefaultWatch        = 10 * time.Second
+)
+
+// Config says what a Runner does. Wal.Slot, Wal.Publication, the names in
+// Wal.Tables and Sink are required; every other zero value means its default.
+type Config struct {
+	// Wal names database, slot, publication and tables. The columns of the tables
+	// are set by New.
+	Wal wal.Config
+
+	Sink        string       // URL of the sink
+	SinkOptions sink.Options // Topics is set by New
+	Topic       string       // template of the topic's name
+	Checkpoint  string       // URL of the checkpoint store
+
+	DrainTimeout  time.Duration // for acks after a stop
+	SaveInterval  time.Duration // between two saves; bounds what a crash repeats
+	WatchInterval time.Duration // between two looks at slot and publication
+	BufferBytes   int           // of rows that are sent and not yet acked
+	QueueBatches  int           // between reading and sending
+
+	Logger *slog.Logger // nil discards
+}
+
+// validate fills in the defaults and gives every problem at once.
+func (c *Config) validate() (outbox.Template, error) {
+	c.setDefaults()
+	topic, topicErr := outbox.ParseTemplate(c.Topic)
+	errs := []error{topicErr, c.Wal.Validate(), sink.CheckURL(c.Sink), checkpoint.CheckURL(c.Checkpoint)}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{{"drain timeout", c.DrainTimeout}, {"save interval", c.SaveInterval}, {"watch interval", c.WatchInterval}} {
+		if d.value < 0 {
+			errs = append(errs, fault.NewUsage(fmt.Errorf("%s %v is negative", d.name, d.value), "give a duration such as 30s"))
+		}
+	}
+	return topic, errors.Join(errs...)
+}
+
+func (c *Config) setDefaults() {
+	setDefault(&c.Topic, DefaultTopic)
+	setDefault(&c.Checkpoint, DefaultCheckpoint)
+	setDefault(&c.DrainTimeout, DefaultDrainTimeout)
+	setDefault(&c.SaveInterval, DefaultSaveInterval)
+	setDefault(&c.WatchInterval, DefaultWatch)
+	setDefault(&c.BufferBytes, DefaultBufferBytes)
+	setDefault(&c.QueueBatches, DefaultQueueBatches)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Wal.Logger == nil {
+		c.Wal.Logger = c.Logger
+	}
+	if c.SinkOptions.Logger == nil {
+		c.SinkOptions.Logger = c.Logger
+	}
+	c.Wal.Tables = withColumns(c.Wal.Tables)
+}
+
+func setDefault[T comparable](value *T, fallback T) {
+	var zero T
+	if *value == zero {
+		*value = fallback
+	}
+}
+
+// withColumns is a copy of tables that asks for the outbox columns.
+func withColumns(tables []wal.Table) []wal.Table {
+	asked := make([]wal.Table, len(tables))
+	for i, t := range tables {
+		asked[i] = wal.Table{Schema: t.Schema, Name: t.Name, Columns: outbox.Columns()}
+	}
+	return asked
+}

@@ -1,0 +1,272 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/outboxcdc/outboxcdc/checkpoint"
+	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/sink"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+// open brings a session up: compare what is saved with what the server says, make
+// what is missing at the first start only, connect to the broker, start the slot.
+// The slot comes last, so that an instance that cannot publish does not hold it.
+func (r *Runner) open(ctx context.Context) (*session, error) {
+	if err := r.openStore(ctx); err != nil {
+		return nil, err
+	}
+	conn, err := wal.Connect(ctx, r.config.Wal)
+	if err != nil {
+		return nil, err
+	}
+	s, err := r.openWith(ctx, conn)
+	if err != nil {
+		conn.Close(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
+// openStore opens the store once a Runner: it outlives sessions and connects
+// again by itself.
+func (r *Runner) openStore(ctx context.Context) error {
+	if r.store != nil {
+		return nil
+	}
+	store, err := checkpoint.Open(ctx, r.config.Checkpoint, checkpoint.Options{
+		Slot:     r.config.Wal.Slot,
+		Database: r.config.Wal.Database,
+		Dial:     r.config.Wal.Dial,
+		Logger:   r.logger,
+	})
+	if err != nil {
+		return err
+	}
+	if preparer, ok := store.(checkpoint.Preparer); ok {
+		made, err := preparer.Prepare(ctx)
+		if err != nil {
+			return errors.Join(err, store.Close())
+		}
+		for _, what := range made {
+			r.logger.Info("made what the checkpoint needs", slog.String("made", what))
+		}
+	}
+	r.store = store
+	return nil
+}
+
+func (r *Runner) openWith(ctx context.Context, conn *wal.Conn) (*session, error) {
+	position, err := r.prepare(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	broker, err := sink.Open(ctx, r.config.Sink, r.config.SinkOptions)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := conn.Start(ctx, position.LSN)
+	if err != nil {
+		broker.Close() //nolint:errcheck // nothing was sent
+		return nil, err
+	}
+	return r.newSession(stream, broker, position), nil
+}
+
+// prepare decides where the session starts, with everything in place for it. The
+// position that it gives is saved.
+func (r *Runner) prepare(ctx context.Context, conn *wal.Conn) (checkpoint.Position, error) {
+	var none checkpoint.Position
+	e, err := r.gather(ctx, conn)
+	if err != nil {
+		return none, err
+	}
+	verdict, err := judge(e)
+	if err != nil {
+		return none, err
+	}
+	if verdict.warning != "" {
+		r.logger.Warn(verdict.warning)
+	}
+	if err := r.preflight(ctx, conn, verdict.first); err != nil {
+		return none, err
+	}
+	if e.slot, err = r.slot(ctx, conn); err != nil {
+		return none, err
+	}
+	switch {
+	case e.slot == nil:
+		return none, fmt.Errorf("slot %s has just gone", r.config.Wal.Slot)
+	case e.slot.Active:
+		return none, conn.Busy(ctx, *e.slot)
+	}
+	return r.anchor(ctx, e, verdict)
+}
+
+func (r *Runner) gather(ctx context.Context, conn *wal.Conn) (evidence, error) {
+	var e evidence
+	var err error
+	if e.saved, err = r.load(ctx); err != nil {
+		return e, err
+	}
+	if e.identity, err = conn.Identify(ctx); err != nil {
+		return e, err
+	}
+	e.history = func() ([]wal.TimelineSwitch, error) { return conn.History(ctx, e.identity.Timeline) }
+	e.slot, err = r.slot(ctx, conn)
+	return e, err
+}
+
+// load gives nil when nothing is saved.
+func (r *Runner) load(ctx context.Context) (*checkpoint.Position, error) {
+	saved, err := r.store.Load(ctx)
+	switch {
+	case errors.Is(err, checkpoint.ErrNone):
+		return nil, nil //nolint:nilnil // nothing saved is an answer
+	case err != nil:
+		return nil, fmt.Errorf("load the saved position of slot %s: %w", r.config.Wal.Slot, err)
+	default:
+		return &saved, nil
+	}
+}
+
+// slot gives nil when there is none.
+func (r *Runner) slot(ctx context.Context, conn *wal.Conn) (*wal.Slot, error) {
+	slot, exists, err := conn.Slot(ctx)
+	if err != nil || !exists {
+		return nil, err
+	}
+	return &slot, nil
+}
+
+// preflight refuses what must be fixed and warns of the rest. At the first start
+// it makes what is missing, publication before slot: a slot decodes its log with
+// the publication of that time.
+func (r *Runner) preflight(ctx context.Context, conn *wal.Conn, first bool) error {
+	findings, err := wal.Preflight(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if first {
+		made, err := r.makeMissing(ctx, conn, findings)
+		if err != nil {
+			return err
+		}
+		if made {
+			if findings, err = wal.Preflight(ctx, conn); err != nil {
+				return err
+			}
+		}
+	}
+	r.warn(findings)
+	return fault.Failures(findings)
+}
+
+// makeMissing makes publication and slot where findings miss them, and nothing
+// when something else must be fixed first.
+func (r *Runner) makeMissing(ctx context.Context, conn *wal.Conn, findings []fault.Finding) (made bool, err error) {
+	missing := map[string]bool{}
+	for _, f := range findings {
+		switch {
+		case f.Code == wal.CodePublicationMissing || f.Code == wal.CodeSlotMissing:
+			missing[f.Code] = true
+		case f.Severity == fault.Failure:
+			return false, nil
+		}
+	}
+	if missing[wal.CodePublicationMissing] {
+		if _, err := conn.CreatePublication(ctx); err != nil {
+			return false, err
+		}
+		r.logger.Info("made the publication", slog.String("publication", r.config.Wal.Publication))
+	}
+	if missing[wal.CodeSlotMissing] {
+		at, err := conn.CreateSlot(ctx)
+		if err != nil {
+			return false, err
+		}
+		r.logger.Info("made the slot: events committed from now on are streamed",
+			slog.String("slot", r.config.Wal.Slot), slog.String("at", at.String()))
+	}
+	return len(missing) > 0, nil
+}
+
+// warn logs what works today but may hurt later, once a process.
+func (r *Runner) warn(findings []fault.Finding) {
+	if r.warned {
+		return
+	}
+	r.warned = true
+	for _, f := range findings {
+		if f.Severity == fault.Warning {
+			r.logger.Warn(f.Problem, slog.String("subject", f.Subject), slog.String("fix", f.Fix))
+		}
+	}
+}
+
+// anchor saves where the session starts when that is news: at the first start, so
+// that a slot that goes missing from now on is noticed, and on a new timeline.
+func (r *Runner) anchor(ctx context.Context, e evidence, verdict start) (checkpoint.Position, error) {
+	if !verdict.first && e.saved.Timeline == e.identity.Timeline {
+		return *e.saved, nil
+	}
+	position := checkpoint.Position{
+		Slot:     r.config.Wal.Slot,
+		System:   e.identity.System,
+		Timeline: e.identity.Timeline,
+		Database: e.identity.Database,
+		LSN:      max(verdict.from, e.slot.Confirmed),
+		Time:     time.Now().UTC(),
+	}
+	if err := r.store.Save(ctx, position); err != nil {
+		return position, fmt.Errorf("save the start of slot %s: %w", position.Slot, err)
+	}
+	return position, nil
+}
+
+// newSession wires a session's parts together.
+func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position checkpoint.Position) *session {
+	tracker := checkpoint.NewTracker(position.LSN)
+	keeper := newSaver(r.store, position, r.config.SaveInterval)
+	keeper.tracker, keeper.confirm, keeper.seen = tracker, stream.Confirm, &r.seen
+	return &session{
+		source:   stream,
+		mapper:   outbox.NewMapper(r.topic, r.config.Wal.Tables),
+		sink:     broker,
+		tracker:  tracker,
+		saver:    keeper,
+		budget:   newBudget(r.config.BufferBytes),
+		drain:    r.config.DrainTimeout,
+		queue:    r.config.QueueBatches,
+		read:     stream.Read,
+		draining: func() { r.board.set(Draining, "a stop was asked for") },
+		watch:    func(ctx context.Context) error { return r.watch(ctx, stream) },
+		seen:     &r.seen,
+	}
+}
+
+// watch looks at slot and publication from a connection of its own.
+func (r *Runner) watch(ctx context.Context, stream *wal.Stream) error {
+	watching, notice := context.WithCancelCause(ctx)
+	defer notice(nil)
+	err := wal.Watch(watching, r.config.Wal, r.config.WatchInterval, func(seen wal.WatchState) {
+		r.board.look(seen.Slot)
+		// Looked at before our own position, which only grows: so a slot that is
+		// ahead was moved by someone else.
+		if confirmed := stream.Confirmed(); seen.Slot.Confirmed > confirmed {
+			notice(fault.NewOperator(
+				fmt.Errorf("slot %s was moved to %v by someone else while only what is before %v is confirmed",
+					seen.Slot.Name, seen.Slot.Confirmed, confirmed),
+				"find who advanced it; events in between may be missing and must be sent again from the table"))
+		}
+	})
+	if cause := context.Cause(watching); fault.Classify(cause) == fault.Operator {
+		return cause
+	}
+	return err
+}

@@ -1,0 +1,205 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outboxcdc/outboxcdc/checkpoint"
+	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/sink"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+// Source gives the log in order and forgets what is confirmed; wal.Stream is the
+// one of a live slot.
+type Source interface {
+	// Run passes batches on until stop is closed, closes out, and keeps the source
+	// alive until ctx ends.
+	Run(ctx context.Context, stop <-chan struct{}, out chan<- wal.Batch) error
+	// Confirm allows the source to forget what ends at or before lsn.
+	Confirm(lsn wal.LSN)
+}
+
+// session is one connection's life: read, publish, confirm.
+//
+//	source.Run ──batches──▶ publish ──▶ sink ──ack──▶ tracker ──▶ save ──▶ source.Confirm
+//
+// A session ends by itself at the first error and on request at a stop, and both
+// end in the same order: stop reading, let what was sent be acked, save, confirm,
+// hang up. Only a failed message skips the wait, since nothing behind it may
+// count.
+type session struct {
+	source  Source
+	mapper  *outbox.Mapper
+	sink    sink.Sink
+	tracker *checkpoint.Tracker
+	saver   *saver
+	budget  *budget
+	drain   time.Duration
+	queue   int                             // batches between reader and publisher
+	watch   func(ctx context.Context) error // looks at the slot from outside; nil to not look
+	seen    *counters
+
+	read     func() wal.LSN // what the source has given
+	draining func()         // called when a stop begins
+}
+
+const (
+	brokenPatience  = 5 * time.Second
+	lastSaveTimeout = 5 * time.Second
+)
+
+// errStop is why a session ends that was asked to.
+var errStop = errors.New("stop was asked for")
+
+// run works until stop is closed, ctx ends or something fails. It returns nil
+// after a stop that delivered everything that was sent, fault.ErrDrainTimeout
+// after one that did not, and else the first error.
+func (s *session) run(ctx context.Context, stop <-chan struct{}) error {
+	connected, hangUp := context.WithCancel(ctx) // ends the connection, last of all
+	defer hangUp()
+	working, finish := context.WithCancelCause(connected) // ends reading and sending
+	defer finish(nil)
+	sending, abandon := context.WithCancel(connected) // ends a Send that blocks
+	defer abandon()
+
+	batches := make(chan wal.Batch, s.queue)
+	published := make(chan struct{})
+	var reader, others errgroup.Group
+	watchOver := func(err error) error {
+		if err != nil { // a part that ends in order ends nobody else
+			finish(err)
+		}
+		return err
+	}
+	reader.Go(func() error { return watchOver(s.source.Run(connected, working.Done(), batches)) })
+	others.Go(func() error { defer close(published); return watchOver(s.publish(sending, working.Done(), batches)) })
+	others.Go(func() error { return watchOver(s.saver.run(working)) })
+	others.Go(func() error { return watchOver(s.look(working)) })
+
+	select {
+	case <-stop:
+		s.draining()
+		finish(errStop)
+	case <-s.tracker.Failed():
+		finish(s.tracker.Err())
+		abandon()
+	case <-working.Done():
+	}
+	cause := context.Cause(working)
+
+	cutOff := time.AfterFunc(s.patience(cause), abandon)
+	defer cutOff.Stop()
+	<-published
+	flushed := s.flush(sending)
+	others.Wait() //nolint:errcheck // the first error is the cause
+	saved := s.lastSave(connected)
+	hangUp()
+	reader.Wait() //nolint:errcheck // as above
+	return outcome(cause, flushed, saved)
+}
+
+// patience is how long a session waits for its last acks. One that broke does not
+// keep the next one waiting: what is not acked in time is sent again.
+func (s *session) patience(cause error) time.Duration {
+	if errors.Is(cause, errStop) {
+		return s.drain
+	}
+	return min(s.drain, brokenPatience)
+}
+
+func (s *session) lastSave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lastSaveTimeout)
+	defer cancel()
+	return s.saver.save(ctx)
+}
+
+// outcome is what a session ends with: its cause, unless it was asked to stop and
+// could not do so cleanly.
+func outcome(cause, flushed, saved error) error {
+	switch {
+	case !errors.Is(cause, errStop):
+		return cause
+	case flushed != nil:
+		return errors.Join(fault.ErrDrainTimeout, flushed)
+	default:
+		return saved
+	}
+}
+
+// publish maps and sends each batch. The ledger learns of it before the sink does.
+func (s *session) publish(ctx context.Context, stop <-chan struct{}, batches <-chan wal.Batch) error {
+	var messages []sink.Message
+	for batch := range batches {
+		if over(stop) || s.tracker.Err() != nil {
+			return nil // what is still queued was not sent, and is read again
+		}
+		if err := s.budget.acquire(ctx, batch.Bytes()); err != nil {
+			return err
+		}
+		var err error
+		messages, err = s.publishBatch(ctx, batch, messages[:0])
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []sink.Message) ([]sink.Message, error) {
+	bytes := batch.Bytes()
+	s.seen.sent(batch)
+	ticket := s.tracker.Begin(batch.End, len(batch.Rows), func() {
+		s.budget.release(bytes)
+		batch.Release()
+	})
+	messages, bad := s.mapper.Map(batch.Rows, messages)
+	// The rows before a bad one are good. The ticket still waits for all of them,
+	// so nothing of this batch is confirmed.
+	if err := s.sink.Send(ctx, messages, ticket.Ack); err != nil {
+		return messages, fmt.Errorf("send: %w", err)
+	}
+	return messages, bad
+}
+
+// flush waits until what was sent is acked, unless something failed.
+func (s *session) flush(ctx context.Context) error {
+	if err := s.tracker.Err(); err != nil {
+		return err
+	}
+	if err := s.sink.Flush(ctx); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	return s.tracker.Err()
+}
+
+func (s *session) look(ctx context.Context) error {
+	if s.watch == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.watch(ctx)
+}
+
+func over(stop <-chan struct{}) bool {
+	select {
+	case <-stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// close lets go of the broker. What is not acked by now fails, and is sent again by
+// the next session.
+func (s *session) close(logger *slog.Logger) {
+	if err := s.sink.Close(); err != nil {
+		logger.Warn("close the sink", slog.String("error", err.Error()))
+	}
+}

@@ -1,0 +1,170 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/outboxcdc/outboxcdc/checkpoint"
+	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+const (
+	firstPause   = 200 * time.Millisecond
+	longestPause = 30 * time.Second
+	standbyPause = time.Second
+)
+
+// Runner keeps a stream going: one session after the other. Make it with New; Run
+// it once.
+type Runner struct {
+	config Config
+	topic  outbox.Template
+	logger *slog.Logger
+	store  checkpoint.Store // opened by the first session that reaches it
+
+	warned bool // preflight warnings were logged
+
+	seen  counters
+	board board
+}
+
+// New checks the configuration, every problem at once, and touches nothing else.
+func New(config Config) (*Runner, error) {
+	topic, err := config.validate()
+	if err != nil {
+		return nil, err
+	}
+	if name, static := topic.Static(); static {
+		config.SinkOptions.Topics = []string{name}
+	}
+	r := &Runner{config: config, topic: topic, logger: config.Logger}
+	r.board.set(Starting, "")
+	return r, nil
+}
+
+// Run streams until stop is closed or something breaks that time does not mend.
+// After a stop it returns nil once everything that was sent is acked, saved and
+// confirmed, or fault.ErrDrainTimeout. Sessions that break for passing reasons are
+// followed by others, with back-off, for as long as it takes. When ctx ends, Run
+// returns as fast as it can; some events are then sent twice after the next start.
+func (r *Runner) Run(ctx context.Context, stop <-chan struct{}) error {
+	defer r.closeStore()
+	pause := firstPause
+	for {
+		before := r.seen.saved.Load()
+		err := r.attempt(ctx, stop)
+		if over(stop) || ctx.Err() != nil {
+			return r.stopped(err)
+		}
+		if err == nil {
+			err = errors.New("the session ended without a reason")
+		}
+		if fault.Classify(err) != fault.Transient {
+			r.board.set(Failed, err.Error())
+			r.board.broke(err)
+			return err
+		}
+		if r.seen.saved.Load() != before {
+			pause = firstPause // it worked for a while: this is a new disturbance
+		}
+		if !r.wait(ctx, stop, r.retry(err, pause)) {
+			return r.stopped(nil)
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+func (r *Runner) stopped(err error) error {
+	if err == nil || fault.Classify(err) == fault.Stopped {
+		r.board.set(Stopped, "")
+		return nil
+	}
+	if errors.Is(err, fault.ErrDrainTimeout) || fault.Classify(err) != fault.Transient {
+		r.board.set(Failed, err.Error())
+		return err
+	}
+	// The stop came while a session was being opened or was breaking anyway: what
+	// was not confirmed is sent again after the next start.
+	r.logger.Warn("stopped while not streaming", slog.String("error", err.Error()))
+	r.board.set(Stopped, "")
+	return nil
+}
+
+// retry says why the next session must wait and for how long.
+func (r *Runner) retry(err error, pause time.Duration) time.Duration {
+	if errors.Is(err, wal.ErrSlotBusy) {
+		r.standby(err)
+		return standbyPause
+	}
+	jittered := pause/2 + rand.N(pause/2+1)
+	r.board.set(Retrying, err.Error())
+	r.board.broke(err)
+	r.logger.Warn("session ended, another follows",
+		slog.String("error", err.Error()), slog.Duration("pause", jittered))
+	return jittered
+}
+
+// standby tells of a busy slot once for each holder, not once a second.
+func (r *Runner) standby(err error) {
+	if r.board.setStandby(err.Error()) {
+		r.logger.Info("standby: another instance holds the slot, waiting to take over",
+			slog.String("holder", err.Error()))
+	}
+}
+
+// wait is false when the stop came first.
+func (r *Runner) wait(ctx context.Context, stop <-chan struct{}, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-stop:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// attempt opens a session and runs it to its end.
+func (r *Runner) attempt(ctx context.Context, stop <-chan struct{}) error {
+	opening, opened := untilStop(ctx, stop)
+	s, err := r.open(opening)
+	opened()
+	if err != nil {
+		return err
+	}
+	defer s.close(r.logger)
+	r.board.begin(s)
+	r.logger.Info("streaming", slog.String("slot", r.config.Wal.Slot),
+		slog.String("from", s.saver.position.LSN.String()))
+	return s.run(ctx, stop)
+}
+
+// untilStop is a context that also ends when stop is closed; the function ends the
+// goroutine that waits for it.
+func untilStop(ctx context.Context, stop <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+func (r *Runner) closeStore() {
+	if r.store == nil {
+		return
+	}
+	if err := r.store.Close(); err != nil {
+		r.logger.Warn("close the checkpoint store", slog.String("error", err.Error()))
+	}
+}

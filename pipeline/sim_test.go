@@ -1,0 +1,510 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/outboxcdc/outboxcdc/checkpoint"
+	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/sink"
+	"github.com/outboxcdc/outboxcdc/wal"
+	"github.com/outboxcdc/outboxcdc/wal/waltest"
+)
+
+// The simulation runs real sessions, stream, tracker, saver and mapper, against a
+// walsender, a broker and a store that misbehave as real ones do, on a simulated
+// clock. Every choice comes from one seed. A world is checked all the time: the
+// slot never passes an event that the broker does not hold, and whatever happens
+// no key ever skips an event.
+
+var (
+	simSeeds = flag.Int("seeds", 300, "simulated worlds")
+	simSeed  = flag.Uint64("seed", 0, "replay this world alone")
+)
+
+func TestSimulatedWorldsLoseAndReorderNothing(t *testing.T) {
+	seeds := make([]uint64, 0, *simSeeds)
+	for i := range *simSeeds {
+		seeds = append(seeds, uint64(i)+1)
+	}
+	if *simSeed != 0 {
+		seeds = []uint64{*simSeed}
+	}
+	var total tally
+	for _, seed := range seeds {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed)
+			w.live()
+			total.add(w.tally)
+		})
+		if t.Failed() {
+			t.Fatalf("world %d; replay it with: go test ./pipeline -run %s -seed %d", seed, t.Name(), seed)
+		}
+	}
+	t.Logf("%d worlds: %+v", len(seeds), total)
+}
+
+// tally is what happened.
+type tally struct {
+	Events, Stored, Sessions, Cuts, Crashes, Kills, Failures, SaveErrors int
+}
+
+func (a *tally) add(b tally) {
+	a.Events += b.Events
+	a.Stored += b.Stored
+	a.Sessions += b.Sessions
+	a.Cuts += b.Cuts
+	a.Crashes += b.Crashes
+	a.Kills += b.Kills
+	a.Failures += b.Failures
+	a.SaveErrors += b.SaveErrors
+}
+
+const (
+	simPartitions = 3
+	simKeys       = 7
+	simOID        = 16400
+)
+
+// world is one seed's Postgres, broker and store.
+type world struct {
+	t      *testing.T
+	random *lockedRandom
+	server *waltest.Server
+	tally  tally
+
+	mu       sync.Mutex
+	events   []event               // committed, in commit order
+	perKey   [simKeys]int          // events of each key
+	log      [simPartitions][]item // what the broker holds
+	held     map[int]bool          // events that it holds
+	saved    checkpoint.Position
+	savedErr error
+}
+
+// event is one committed outbox row.
+type event struct {
+	end wal.LSN // of its transaction
+	key int
+	n   int // its place among the events of its key
+}
+
+// item is a stored message.
+type item struct{ event, key, n int }
+
+// lockedRandom makes choices from any goroutine of the bubble.
+type lockedRandom struct {
+	mu sync.Mutex
+	r  *rand.Rand
+}
+
+func (l *lockedRandom) n(n int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.IntN(n)
+}
+
+func (l *lockedRandom) oneIn(n int) bool { return l.n(n) == 0 }
+
+func (l *lockedRandom) pause(most time.Duration) time.Duration {
+	return time.Duration(l.n(int(most) + 1))
+}
+
+func newWorld(t *testing.T, seed uint64) *world {
+	w := &world{
+		t:      t,
+		random: &lockedRandom{r: rand.New(rand.NewPCG(seed, 7))},
+		server: waltest.NewServer(0x1000),
+		held:   map[int]bool{},
+		saved:  checkpoint.Position{Slot: "orders", System: "1", Timeline: 1, Database: "d", LSN: 0x1000},
+	}
+	w.server.Chance = func() bool { return w.random.oneIn(3) }
+	w.server.OnStatus = func(s waltest.Status) { w.checkConfirmed(s.Flush) }
+	return w
+}
+
+// live writes transactions while sessions come and go, then lets the last session
+// catch up in peace and checks the whole.
+func (w *world) live() {
+	ctx, cancel := context.WithTimeout(context.Background(), 24*time.Hour)
+	defer cancel()
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		w.write()
+	}()
+	for !closed(written) {
+		w.session(ctx, true)
+	}
+	w.session(ctx, false)
+	w.checkComplete()
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// write commits transactions of none to many rows, with idle log in between.
+func (w *world) write() {
+	for range 40 + w.random.n(40) {
+		time.Sleep(w.random.pause(400 * time.Millisecond)) // the bubble's clock
+		if w.random.oneIn(4) {
+			w.server.Idle(1 + w.random.n(1<<17))
+			continue
+		}
+		w.transaction()
+	}
+}
+
+func (w *world) transaction() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	messages := [][]byte{waltest.Relation(simOID, "public", "outbox", "id", "aggregate_type", "aggregate_id", "event_type", "payload", "headers")}
+	first := len(w.events)
+	rows := w.random.n(5)
+	if w.random.oneIn(10) {
+		rows = 200
+	}
+	for range rows {
+		key := w.random.n(simKeys)
+		n := len(w.events)
+		w.events = append(w.events, event{key: key, n: w.perKey[key]})
+		w.perKey[key]++
+		messages = append(messages, waltest.Insert(simOID, fmt.Append(nil, n), []byte("order"), fmt.Append(nil, "k", key), []byte("e"), []byte("{}"), nil))
+	}
+	_, end := w.server.Transaction(7, messages...)
+	for i := first; i < len(w.events); i++ {
+		w.events[i].end = end
+	}
+	w.tally.Events += rows
+}
+
+// session runs one session to its end. With trouble it ends by a random fault;
+// without, by a stop once everything is confirmed.
+func (w *world) session(ctx context.Context, trouble bool) {
+	conn, err := wal.Connect(ctx, w.config())
+	if err != nil {
+		w.t.Fatalf("connect: %v", err)
+	}
+	w.mu.Lock()
+	saved := w.saved
+	w.mu.Unlock()
+	stream, err := conn.Start(ctx, saved.LSN)
+	if err != nil {
+		w.t.Fatalf("start: %v", err)
+	}
+	w.tally.Sessions++
+	broker := newSimBroker(w, trouble)
+	s := w.assemble(stream, broker, saved, trouble)
+
+	running, kill := context.WithCancel(ctx)
+	defer kill()
+	stop := make(chan struct{})
+	done := make(chan error, 1)
+	go func() { done <- s.run(running, stop) }()
+	if trouble {
+		w.disturb(kill, stop, done)
+	} else {
+		w.settle(ctx, stop)
+		if err := <-done; err != nil {
+			w.t.Errorf("the last session, which nothing disturbed, ended with: %v", err)
+		}
+	}
+	s.close(slog.New(slog.DiscardHandler))
+}
+
+func (w *world) config() wal.Config {
+	return wal.Config{
+		Database: "host=db user=u dbname=d sslmode=disable", Slot: "orders", Publication: "outboxcdc",
+		Tables:    withColumns([]wal.Table{{Schema: "public", Name: "outbox"}}),
+		Dial:      w.server.Dial,
+		BatchRows: 1 + w.random.n(20),
+	}
+}
+
+func (w *world) assemble(stream *wal.Stream, broker sink.Sink, saved checkpoint.Position, trouble bool) *session {
+	r := &Runner{
+		config: Config{
+			Wal: w.config(), SaveInterval: 1 + w.random.pause(time.Second), BufferBytes: 1 + w.random.n(20_000),
+			DrainTimeout: time.Minute, QueueBatches: w.random.n(5),
+		},
+		store: &simStore{w: w, quiet: w.random.oneIn(2), trouble: trouble},
+	}
+	r.config.setDefaults()
+	topic, err := outbox.ParseTemplate(DefaultTopic)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.topic = topic
+	s := r.newSession(stream, broker, saved)
+	s.watch = nil
+	return s
+}
+
+// disturb lets a session work for a while and ends it in one of the ways in which
+// sessions end, unless broker or store end it first.
+func (w *world) disturb(kill context.CancelFunc, stop chan<- struct{}, done <-chan error) {
+	timer := time.NewTimer(w.random.pause(5 * time.Second))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-done:
+		return
+	}
+	switch w.random.n(4) {
+	case 0:
+		w.tally.Cuts++
+		w.server.Cut()
+	case 1:
+		w.tally.Crashes++
+		w.server.Crash(w.position() / 2)
+	case 2:
+		w.tally.Kills++
+		kill()
+	default:
+		close(stop)
+	}
+	<-done
+}
+
+func (w *world) position() wal.LSN {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.saved.LSN
+}
+
+// settle stops the session when the slot has reached the end of the log, or stands
+// where only idle log is left that is not worth a save.
+func (w *world) settle(ctx context.Context, stop chan<- struct{}) {
+	w.mu.Lock()
+	last := wal.LSN(0)
+	if n := len(w.events); n > 0 {
+		last = w.events[n-1].end
+	}
+	w.mu.Unlock()
+	if err := w.server.WaitConfirmed(ctx, last); err != nil {
+		w.t.Errorf("the slot never reached the last event: %v", err)
+	}
+	close(stop)
+}
+
+// checkConfirmed fails the world when the slot may forget an event that the broker
+// does not hold, or passes what is saved.
+func (w *world) checkConfirmed(flush wal.LSN) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if flush > w.saved.LSN {
+		w.t.Errorf("confirmed %v, but only %v is saved", flush, w.saved.LSN)
+	}
+	for i, e := range w.events {
+		if e.end != 0 && e.end <= flush && !w.held[i] {
+			w.t.Errorf("confirmed %v, but event %d of the transaction that ends at %v is not stored", flush, i, e.end)
+			return
+		}
+	}
+}
+
+// checkComplete: the broker holds every event, and in no key does an event come
+// before the one before it.
+func (w *world) checkComplete() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.events {
+		if !w.held[i] {
+			w.t.Errorf("event %d was lost", i)
+		}
+	}
+	for p, log := range w.log {
+		var next [simKeys]int
+		for _, it := range log {
+			if it.n > next[it.key] {
+				w.t.Errorf("partition %d: event %d of key %d came before event %d", p, it.n, it.key, next[it.key])
+				return
+			}
+			next[it.key] = max(next[it.key], it.n+1)
+		}
+		w.tally.Stored += len(log)
+	}
+}
+
+// simStore is durable across sessions; a save may take time, fail, or fail after it
+// was written.
+type simStore struct {
+	w       *world
+	quiet   bool
+	trouble bool
+}
+
+var errSimSave = errors.New("the store refuses")
+
+func (s *simStore) Load(context.Context) (checkpoint.Position, error) {
+	return checkpoint.Position{}, checkpoint.ErrNone
+}
+
+func (s *simStore) Close() error { return nil }
+
+func (s *simStore) IdleInterval() time.Duration {
+	if s.quiet {
+		return time.Minute
+	}
+	return time.Second
+}
+
+func (s *simStore) Save(ctx context.Context, p checkpoint.Position) error {
+	if !simSleep(ctx, s.w.random.pause(200*time.Millisecond)) {
+		return ctx.Err()
+	}
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	fails := s.trouble && s.w.random.oneIn(200)
+	if fails && s.w.random.oneIn(2) {
+		s.w.tally.SaveErrors++
+		return errSimSave
+	}
+	if p.LSN < s.w.saved.LSN {
+		s.w.t.Errorf("saved %v after %v", p.LSN, s.w.saved.LSN)
+	}
+	s.w.saved = p
+	if fails {
+		s.w.tally.SaveErrors++
+		return errSimSave
+	}
+	return nil
+}
+
+func simSleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// simBroker is a sink for one session. Partitions store at their own pace; a
+// message may fail for good, and with it all that follows it in its partition, as
+// the contract of a sink asks.
+type simBroker struct {
+	w       *world
+	trouble bool
+	queues  [simPartitions]chan simMessage
+	workers sync.WaitGroup
+	pending sync.WaitGroup
+	ctx     context.Context //nolint:containedctx // ends the workers
+	cancel  context.CancelFunc
+}
+
+type simMessage struct {
+	item item
+	ack  sink.Ack
+}
+
+var errSimBroker = errors.New("the broker refuses the message")
+
+func newSimBroker(w *world, trouble bool) *simBroker {
+	b := &simBroker{w: w, trouble: trouble}
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	for p := range b.queues {
+		b.queues[p] = make(chan simMessage, 1+w.random.n(50))
+		b.workers.Go(func() { b.work(p) })
+	}
+	return b
+}
+
+func (b *simBroker) work(p int) {
+	slow := b.w.random.pause(50 * time.Millisecond)
+	failed := false
+	for {
+		select {
+		case m := <-b.queues[p]:
+			if !simSleep(b.ctx, b.w.random.pause(slow)) {
+				b.settle(m, context.Canceled)
+				continue
+			}
+			if failed = failed || b.trouble && b.w.random.oneIn(400); failed {
+				b.settle(m, errSimBroker)
+				continue
+			}
+			b.store(p, m)
+		case <-b.ctx.Done():
+			return
+		}
+	}
+}
+
+func (b *simBroker) store(p int, m simMessage) {
+	b.w.mu.Lock()
+	b.w.log[p] = append(b.w.log[p], m.item)
+	b.w.held[m.item.event] = true
+	b.w.mu.Unlock()
+	b.settle(m, nil)
+}
+
+func (b *simBroker) settle(m simMessage, err error) {
+	if errors.Is(err, errSimBroker) {
+		b.w.mu.Lock()
+		b.w.tally.Failures++
+		b.w.mu.Unlock()
+	}
+	m.ack(err)
+	b.pending.Done()
+}
+
+func (b *simBroker) Send(ctx context.Context, msgs []sink.Message, ack sink.Ack) error {
+	for _, m := range msgs {
+		var it item
+		fmt.Sscan(string(m.Key[1:]), &it.key)
+		at := slices.IndexFunc(m.Headers, func(h sink.Header) bool { return h.Key == "id" })
+		fmt.Sscan(string(m.Headers[at].Value), &it.event)
+		b.w.mu.Lock()
+		it.n = b.w.events[it.event].n
+		b.w.mu.Unlock()
+		b.pending.Add(1)
+		select {
+		case b.queues[it.key%simPartitions] <- simMessage{it, ack}:
+		case <-ctx.Done():
+			b.pending.Done()
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (b *simBroker) Flush(ctx context.Context) error {
+	flushed := make(chan struct{})
+	go func() { b.pending.Wait(); close(flushed) }()
+	select {
+	case <-flushed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close fails what is not stored yet, whether or not it is stored all the same.
+func (b *simBroker) Close() error {
+	b.cancel()
+	b.workers.Wait()
+	for p := range b.queues {
+		for len(b.queues[p]) > 0 {
+			b.settle(<-b.queues[p], context.Canceled)
+		}
+	}
+	return nil
+}

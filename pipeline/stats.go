@@ -1,0 +1,144 @@
+package pipeline
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+// State is what a Runner is doing.
+type State string
+
+// The states. A runner is ready in Streaming and in Standby.
+const (
+	Starting  State = "starting"  // connecting and comparing positions
+	Standby   State = "standby"   // another instance holds the slot
+	Streaming State = "streaming" // rows flow
+	Retrying  State = "retrying"  // waiting to begin a new session
+	Draining  State = "draining"  // stopping
+	Stopped   State = "stopped"   // ended in order
+	Failed    State = "failed"    // ended with an error that time does not mend
+)
+
+// Stats is what a Runner knows about itself. The five positions are taken so that
+// Confirmed ≤ Saved ≤ Acked ≤ Sent ≤ Read holds; they are 0 until known.
+type Stats struct {
+	State  State
+	Reason string // why it is in this state, one sentence; may be empty
+
+	Read      wal.LSN // decoded
+	Sent      wal.LSN // handed to the sink
+	Acked     wal.LSN // the broker holds everything up to here
+	Saved     wal.LSN // durable in the checkpoint store
+	Confirmed wal.LSN // the slot may forget
+
+	Rows     uint64 // sent since the process began, redeliveries included
+	Bytes    uint64 // of those rows' columns
+	Sessions uint64 // begun
+
+	LastCommit    time.Time // commit time of the latest row sent; zero before the first
+	Slot          wal.Slot  // as last looked at; zero before
+	SlotLookedAt  time.Time
+	LastError     string // of the last session that broke
+	LastErrorTime time.Time
+}
+
+// counters are written by one session after the other and read at any time. They
+// feed Stats and decide nothing.
+type counters struct {
+	saved, confirmed atomic.Uint64
+	rows, bytes      atomic.Uint64
+	lastCommit       atomic.Int64 // Unix microseconds
+}
+
+// sent counts a batch on its way to the sink. It comes before Send: the batch
+// belongs to nobody any more once the last ack is in.
+func (c *counters) sent(batch wal.Batch) {
+	n := len(batch.Rows)
+	if n == 0 {
+		return
+	}
+	c.rows.Add(uint64(n))
+	c.bytes.Add(uint64(batch.TextBytes()))
+	c.lastCommit.Store(batch.Rows[n-1].Time.UnixMicro())
+}
+
+// board holds the parts of Stats that change with a session.
+type board struct {
+	mu       sync.Mutex
+	state    State
+	reason   string
+	sessions uint64
+	slot     wal.Slot
+	slotAt   time.Time
+	err      string
+	errAt    time.Time
+	read     func() wal.LSN
+	marks    func() (acked, sent wal.LSN)
+}
+
+func (b *board) set(state State, reason string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state, b.reason = state, reason
+}
+
+// setStandby says whether the reason is a new one.
+func (b *board) setStandby(reason string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	news := b.state != Standby || b.reason != reason
+	b.state, b.reason = Standby, reason
+	return news
+}
+
+// begin shows the positions of a new session.
+func (b *board) begin(s *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state, b.reason = Streaming, ""
+	b.sessions++
+	b.read = s.read
+	b.marks = func() (acked, sent wal.LSN) { return s.tracker.Mark().LSN, s.tracker.Begun().LSN }
+	from := uint64(s.saver.position.LSN)
+	s.seen.saved.Store(from)
+	s.seen.confirmed.Store(from)
+}
+
+func (b *board) broke(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err, b.errAt = err.Error(), time.Now()
+}
+
+func (b *board) look(slot wal.Slot) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.slot, b.slotAt = slot, time.Now()
+}
+
+// Stats may be called at any time from any goroutine. It takes each position
+// before the one that bounds it, so that what it gives always forms a chain.
+func (r *Runner) Stats() Stats {
+	s := Stats{
+		Confirmed: wal.LSN(r.seen.confirmed.Load()),
+		Saved:     wal.LSN(r.seen.saved.Load()),
+	}
+	b := &r.board
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.marks != nil {
+		s.Acked, s.Sent = b.marks()
+		s.Read = b.read()
+	}
+	s.State, s.Reason, s.Sessions = b.state, b.reason, b.sessions
+	s.Slot, s.SlotLookedAt = b.slot, b.slotAt
+	s.LastError, s.LastErrorTime = b.err, b.errAt
+	s.Rows, s.Bytes = r.seen.rows.Load(), r.seen.bytes.Load()
+	if micros := r.seen.lastCommit.Load(); micros != 0 {
+		s.LastCommit = time.UnixMicro(micros).UTC()
+	}
+	return s
+}

@@ -1,0 +1,173 @@
+package main
+
+const simulation = "TestSimulatedWorldsLoseAndReorderNothing"
+
+// mutants are mistakes that real projects have shipped, and each line of the chain
+// read, send, ack, mark, save, confirm broken once.
+//
+//nolint:gochecknoglobals // a table
+var mutants = []mutant{
+	// The unsafe ledgers: rules for what to confirm that lose events.
+	{
+		name: "ledger: confirm every keepalive",
+		file: "wal/stream.go", old: "s.rows.keepalive(k.end)", new: "s.rows.keepalive(k.end); s.confirmed.Store(max(s.confirmed.Load(), uint64(k.end)))",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
+		name: "ledger: a keepalive inside a transaction counts",
+		file: "wal/batch.go", old: "if !a.tx.open && end > a.last {", new: "if end > a.last {",
+		pkg: "./wal", test: "TestKeepaliveCountsOnlyOutsideATransactionAndForward",
+	},
+	{
+		name: "ledger: confirm a keepalive plus one",
+		file: "wal/batch.go", old: "a.last, a.batch.End = end, end", new: "a.last, a.batch.End = end+1, end+1",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
+		name: "ledger: confirm on receipt of the commit",
+		file: "pipeline/saver.go", old: "\tmark := s.tracker.Mark()\n\tif mark.LSN <= s.position.LSN {\n\t\treturn nil", new: "\tmark := s.tracker.Begun()\n\tif mark.LSN <= s.position.LSN {\n\t\treturn nil",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
+		name: "ledger: confirm the commit's position plus one",
+		file: "wal/batch.go", old: "a.tx = transaction{begin: b, open: true}", new: "a.tx = transaction{begin: b, open: true}; a.batch.End = b.commit + 1",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
+		name: "ledger: highest acked instead of the contiguous prefix",
+		file: "checkpoint/tracker.go", old: "\tticket.settled = true\n", new: "\tticket.settled = true\n\tt.mark.LSN = max(t.mark.LSN, ticket.end)\n",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
+		name: "ledger: a transaction is complete before its commit is seen",
+		file: "wal/batch.go", old: "\ta.tx.rows++\n", new: "\ta.tx.rows++\n\ta.batch.End = a.tx.commit + 48\n",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
+		name: "ledger: idle log does not wait in line",
+		file: "checkpoint/tracker.go", old: "\tif n == 0 {\n\t\tt.settle(ticket)", new: "\tif n == 0 {\n\t\tt.mark.LSN = max(t.mark.LSN, end)\n\t\tt.settle(ticket)",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
+		name: "ledger: an error is counted as an ack",
+		file: "checkpoint/tracker.go", old: "\t\tk.tracker.Fail(err)\n\t\treturn\n", new: "\t\tk.tracker.Fail(err)\n",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
+		name: "ledger: a failed message is skipped and sending goes on",
+		file: "pipeline/pipeline.go", old: "\tcase <-s.tracker.Failed():\n\t\tfinish(s.tracker.Err())\n\t\tabandon()\n", new: "",
+		pkg: "./pipeline", test: "TestNothingIsSentAfterAFailedAck",
+	},
+
+	// The chain, one link after the other.
+	{
+		name: "read: a row's place in its transaction starts over in each batch",
+		file: "wal/batch.go", old: "Index:   a.tx.rows,", new: "Index:   len(memory.rows),",
+		pkg: "./wal", test: "TestBatchInsideATransactionHasNoEnd|TestLargeTransactionComesInBoundedBatches",
+	},
+	{
+		name: "read: columns by place instead of by name",
+		file: "wal/batch.go", old: "at := indexOf(m.columns, column.Name)", new: "at := want; if at >= len(m.columns) { at = -1 }",
+		pkg: "./wal", test: "TestRowsAreNamedByCommitAndIndex",
+	},
+	{
+		name: "read: a table that was renamed is dropped in silence",
+		file: "wal/batch.go", old: "if known && old.table >= 0 {", new: "if known && old.table >= 0 && false {",
+		pkg: "./wal", test: "TestRenamedTableStops",
+	},
+	{
+		name: "read: the warning that rows are skipped is passed over",
+		file: "wal/stream.go", old: "case m.Code == objectNotInPrerequisiteState:", new: "case m.Code == objectNotInPrerequisiteState && false:",
+		pkg: "./wal", test: "TestSkippedPublicationStopsTheStream",
+	},
+	{
+		name: "read: a batch is kept for company",
+		file: "wal/stream.go", old: "\t\tif !ok {\n\t\t\treturn s.give(ctx, stop, out)\n\t\t}", new: "\t\tif !ok {\n\t\t\tif s.rows.full() {\n\t\t\t\treturn s.give(ctx, stop, out)\n\t\t\t}\n\t\t\treturn nil\n\t\t}",
+		pkg: "./wal", test: "TestSingleRowOnAnIdleLogIsPassedOnAtOnce",
+	},
+	{
+		name: "read: no status while nobody takes the batch",
+		file: "wal/stream.go", old: "\t\t\ts.heard = now // we do not listen, so silence says nothing\n\t\t\tif err := s.report(now); err != nil {\n\t\t\t\treturn err\n\t\t\t}", new: "\t\t\ts.heard = now",
+		pkg: "./wal", test: "TestStatusFlowsWhileNobodyTakesBatches",
+	},
+	{
+		name: "read: every request for a status is answered at once",
+		file: "wal/stream.go", old: "if since < s.interval && (since < s.tick || !news) {", new: "if since < s.interval && !news {",
+		pkg: "./wal", test: "TestReplyStormIsAnsweredTwiceASecond",
+	},
+	{
+		name: "read: a dead link is never noticed",
+		file: "wal/stream.go", old: "if silence >= 2*s.interval {", new: "if silence >= 2000*s.interval {",
+		pkg: "./wal", test: "TestSilentServerIsFoundDeadWithinTwoIntervals",
+	},
+	{
+		name: "read: memory of a batch comes back with old values",
+		file: "wal/arena.go", old: "\tclear(slots)\n", new: "",
+		pkg: "./wal", test: "TestColumnSlotsStartAsNull",
+	},
+	{
+		name: "map: a row's headers may carry our names",
+		file: "outbox/header.go", old: "strings.EqualFold(key[:len(HeaderPrefix)], HeaderPrefix)", new: "strings.EqualFold(key, HeaderPrefix)",
+		pkg: "./outbox", test: "TestRowsCannotForgeOurHeaders",
+	},
+	{
+		name: "map: an empty key is sent",
+		file: "outbox/outbox.go", old: "case len(columns[columnAggregateID]) == 0:", new: "case columns[columnAggregateID] == nil:",
+		pkg: "./outbox", test: "TestRowThatCannotBeMappedIsADataErrorThatNamesIt",
+	},
+	{
+		name: "send: a batch is let go of before its acks",
+		file: "pipeline/pipeline.go", old: "\tif err := s.sink.Send(ctx, messages, ticket.Ack); err != nil {", new: "\tbatch.Release()\n\tif err := s.sink.Send(ctx, messages, ticket.Ack); err != nil {",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
+		name: "send: the budget is not waited for",
+		file: "pipeline/budget.go", old: "if n > b.free && b.free < b.total {", new: "if false {",
+		pkg: "./pipeline", test: "TestBudgetBoundsWhatIsInFlight|TestBatchesBeyondTheBudgetAreNotSent",
+	},
+	{
+		name: "ack: half a batch is a batch",
+		file: "checkpoint/tracker.go", old: "case left == 0:", new: "case left == 0 || left == int64(k.rows)/2:",
+		pkg: "./checkpoint", test: "TestMarkIsTheEndOfTheLongestAckedPrefix|TestMarkNeverPassesAnOpenMessage",
+	},
+	{
+		name: "save: confirm before save",
+		file: "pipeline/saver.go", old: "\tif err := s.store.Save(ctx, next); err != nil {", new: "\ts.confirm(mark.LSN)\n\tif err := s.store.Save(ctx, next); err != nil {",
+		pkg: "./pipeline", test: "TestSlotNeverPassesStore",
+	},
+	{
+		name: "save: idle log is saved at every turn",
+		file: "pipeline/saver.go", old: "return stride >= s.idleStride && now.Sub(s.at) >= s.idle", new: "return true",
+		pkg: "./pipeline", test: "TestIdleLogIsSavedInStridesWhenASaveWritesLog",
+	},
+	{
+		name: "confirm: a stop forgets the last acks",
+		file: "pipeline/pipeline.go", old: "\tsaved := s.lastSave(connected)\n", new: "\tvar saved error\n",
+		pkg: "./pipeline", test: "TestStopDrainsSavesAndConfirms",
+	},
+	{
+		name: "confirm: goodbye without the last position",
+		file: "wal/stream.go", old: "if s.writeStatus(now, false) != nil || s.conn", new: "if s.conn",
+		pkg: "./wal", test: "TestStopEndsReadingAndGoodbyeCarriesTheLastConfirm",
+	},
+	{
+		name: "confirm: flush of zero becomes the write position",
+		file: "wal/stream.go", old: "\tconfirmed := s.Confirmed()\n\ts.status.frame", new: "\tconfirmed := s.Read()\n\ts.status.frame",
+		pkg: "./wal", test: "TestConfirmIsToldWithinHalfASecondAndOnlyThen",
+	},
+	{
+		name: "start: a slot that was made anew is accepted",
+		file: "pipeline/verdict.go", old: "if e.slot.Confirmed <= e.saved.LSN {", new: "if true {",
+		pkg: "./pipeline", test: "TestGapsAreRefusedWithTheirRange",
+	},
+	{
+		name: "start: another cluster is accepted",
+		file: "pipeline/verdict.go", old: "case id.System != saved.System:", new: "case false:",
+		pkg: "./pipeline", test: "TestGapsAreRefusedWithTheirRange",
+	},
+	{
+		name: "start: a position is carried past a change of timeline",
+		file: "pipeline/verdict.go", old: "if e.saved.LSN <= s.At {", new: "if true {",
+		pkg: "./pipeline", test: "TestAPromotedStandbyIsFollowedFromWhereBothTimelinesAgree",
+	},
+}
