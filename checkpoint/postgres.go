@@ -31,9 +31,9 @@ const (
 	idleInterval   = time.Minute
 )
 
-// loadSQL reads the row of a slot. Postgres' own text of an LSN is what ParseLSN
-// reads.
-const loadSQL = `SELECT format, system, timeline, database, lsn::text, saved_at
+// loadSQL reads the row of a slot, in texts that no setting changes: the time as
+// microseconds since 1970, because a timestamp would follow DateStyle.
+const loadSQL = `SELECT format, system, timeline, database, lsn::text, (extract(epoch FROM saved_at) * 1000000)::bigint
 FROM outboxcdc.checkpoint WHERE slot = $1`
 
 // saveSQL writes the row of a slot, unless what is there must stay: then it writes
@@ -174,10 +174,10 @@ func (s *postgresStore) refusal(ctx context.Context, conn *pgx.Conn, p Position)
 
 func (s *postgresStore) load(ctx context.Context, conn *pgx.Conn) (Position, error) {
 	var format int32
-	var timeline int64
+	var timeline, savedAt int64
 	var lsn string
 	p := Position{Slot: s.slot}
-	err := conn.QueryRow(ctx, loadSQL, s.slot).Scan(&format, &p.System, &timeline, &p.Database, &lsn, &p.Time)
+	err := conn.QueryRow(ctx, loadSQL, s.slot).Scan(&format, &p.System, &timeline, &p.Database, &lsn, &savedAt)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return Position{}, ErrNone
@@ -189,7 +189,7 @@ func (s *postgresStore) load(ctx context.Context, conn *pgx.Conn) (Position, err
 			"use the outboxcdc that saved it, or a newer one")
 	}
 	p.LSN, err = wal.ParseLSN(lsn)
-	p.Timeline, p.Time = uint32(timeline), p.Time.UTC()
+	p.Timeline, p.Time = uint32(timeline), time.UnixMicro(savedAt).UTC()
 	if timeline > math.MaxUint32 || timeline < 0 || err != nil || complete(p, s.slot) != nil {
 		return Position{}, fault.NewOperator(
 			fmt.Errorf("the saved position of slot %s is damaged: %v on timeline %d of cluster %q", s.slot, lsn, timeline, p.System),
