@@ -29,9 +29,17 @@ func (l *line) under(t *testing.T, events int64, disturb func()) delivery {
 
 func (l *line) delivered(t *testing.T) delivery {
 	t.Helper()
+	l.reconnect(t)
 	last := l.end(t)
 	eventually(t, 2*time.Minute, "the slot is confirmed up to the last event", func() bool { return !l.behind(t, last) })
 	return checkDelivery(t, l.w, l.kafka.Records(t, l.topic), streamPartitions)
+}
+
+// reconnect asks from a new connection, since the server may have been restarted.
+func (l *line) reconnect(t *testing.T) {
+	t.Helper()
+	l.sql.Close(context.Background())
+	l.sql = l.db.Server.Conn(t, l.db.Name)
 }
 
 func TestABrokerThatGoesAwayIsWaitedFor(t *testing.T) {
@@ -151,8 +159,7 @@ func TestASlotThatWasDroppedOrMadeAnewIsRefused(t *testing.T) {
 func TestAFirstStartMakesWhatIsMissingAndSaysSo(t *testing.T) {
 	db, kafka := servers.SharedPostgres(t), servers.SharedKafka(t)
 	f := newWalFixture(t, db)
-	l := &line{db: db, kafka: kafka, topic: kafka.Topic(t, streamPartitions), slot: f.config.Slot}
-	l.flags = []string{"--slot", l.slot, "--database-url", db.URL}
+	l := bareLine(t, db, kafka, f.config.Slot)
 	l.w = newWorkload(t, db, "outbox", 10)
 	s := l.stream(t)
 	eventually(t, time.Minute, "the first instance streams", func() bool { return strings.Contains(s.log.String(), "streaming") })

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/outboxcdc/outboxcdc/test/servers"
 )
 
@@ -24,17 +26,27 @@ type line struct {
 	topic string
 	slot  string
 	flags []string
+	sql   *pgx.Conn
 	w     *workload
 }
 
 // newLine sets everything up as a user would, with `outboxcdc init`.
 func newLine(tb testing.TB, db *servers.Database, kafka *servers.KafkaServer) *line {
 	tb.Helper()
-	l := &line{db: db, kafka: kafka, topic: kafka.Topic(tb, streamPartitions), slot: walName("line")}
-	l.flags = []string{"--slot", l.slot, "--database-url", db.URL}
+	l := bareLine(tb, db, kafka, walName("line"))
 	mustRun(tb, append([]string{"init"}, l.flags...)...)
 	l.w = newWorkload(tb, db, "outbox", streamAggregates)
 	return l
+}
+
+// bareLine is a line without its tables.
+func bareLine(tb testing.TB, db *servers.Database, kafka *servers.KafkaServer, slot string) *line {
+	tb.Helper()
+	return &line{
+		db: db, kafka: kafka, topic: kafka.Topic(tb, streamPartitions), slot: slot,
+		flags: []string{"--slot", slot, "--database-url", db.URL},
+		sql:   db.Server.Conn(tb, db.Name),
+	}
 }
 
 func (l *line) stream(tb testing.TB, more ...string) *streamer {
@@ -43,11 +55,11 @@ func (l *line) stream(tb testing.TB, more ...string) *streamer {
 	return stream(tb, append(args, more...)...)
 }
 
-// lag is how far the slot is behind the end of the log, in bytes.
+// behind says whether the slot is not yet confirmed up to lsn.
 func (l *line) behind(tb testing.TB, lsn string) bool {
 	tb.Helper()
 	var behind bool
-	err := l.db.Server.Conn(tb, l.db.Name).QueryRow(walContext(tb),
+	err := l.sql.QueryRow(walContext(tb),
 		"select confirmed_flush_lsn < $2::pg_lsn from pg_replication_slots where slot_name = $1", l.slot, lsn).Scan(&behind)
 	if err != nil {
 		tb.Fatal(err)
@@ -59,7 +71,7 @@ func (l *line) behind(tb testing.TB, lsn string) bool {
 func (l *line) end(tb testing.TB) string {
 	tb.Helper()
 	var lsn string
-	if err := l.db.Server.Conn(tb, l.db.Name).QueryRow(walContext(tb), "select pg_current_wal_insert_lsn()::text").Scan(&lsn); err != nil {
+	if err := l.sql.QueryRow(walContext(tb), "select pg_current_wal_insert_lsn()::text").Scan(&lsn); err != nil {
 		tb.Fatal(err)
 	}
 	return lsn
@@ -96,9 +108,10 @@ func TestKilledStreamersLoseNothingAndKeepTheOrder(t *testing.T) {
 	go func() { written <- l.w.write(ctx, streamEvents, streamWriters) }()
 
 	s := l.stream(t)
-	for kills := range 10 {
-		wait := time.NewTimer(100*time.Millisecond + rand.N(1500*time.Millisecond))
-		<-wait.C
+	for kills := range int64(10) {
+		eventually(t, time.Minute, "the service goes on writing", func() bool { return l.w.written.Load() >= (kills+1)*streamEvents/11 })
+		moment := time.NewTimer(rand.N(500 * time.Millisecond))
+		<-moment.C
 		s.kill(t)
 		t.Logf("kill %d after %d events", kills+1, l.w.written.Load())
 		s = l.stream(t)
