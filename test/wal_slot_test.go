@@ -160,21 +160,81 @@ func TestSlotCreationNamesWhomItWaitsForAndComesToItsEnd(t *testing.T) {
 	}
 }
 
+// walLinks are the connections of a client that a test holds up and cuts. The first
+// is the replication connection.
+type walLinks struct {
+	mu        sync.Mutex
+	all       []net.Conn
+	dead      bool          // no connection is made any more, as after kill -9
+	gate      chan struct{} // answers on the first wait for it when it is not nil
+	cancelled chan struct{} // gets a token with each request to cancel
+}
+
+func newWALLinks() *walLinks { return &walLinks{cancelled: make(chan struct{}, 10)} }
+
+func (l *walLinks) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead {
+		return nil, errors.New("the process is dead")
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	l.all = append(l.all, conn)
+	return &walLink{Conn: conn, links: l, first: len(l.all) == 1}, err
+}
+
+// kill does what the end of the process does: it says no word to the server.
+func (l *walLinks) kill() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead = true
+	for _, conn := range l.all {
+		_ = conn.Close()
+	}
+}
+
+// hold keeps the server's answers back until the function it gives is called.
+func (l *walLinks) hold() (release func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gate = make(chan struct{})
+	return sync.OnceFunc(func() { close(l.gate) })
+}
+
+type walLink struct {
+	net.Conn
+	links *walLinks
+	first bool
+}
+
+func (l *walLink) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	l.links.mu.Lock()
+	gate := l.links.gate
+	l.links.mu.Unlock()
+	if l.first && gate != nil {
+		<-gate
+	}
+	return n, err
+}
+
+func (l *walLink) Write(p []byte) (int, error) {
+	const cancelRequestBytes = 16
+	if len(p) == cancelRequestBytes {
+		l.links.cancelled <- struct{}{}
+	}
+	return l.Conn.Write(p)
+}
+
 func TestSlotCreationThatIsGivenUpLeavesNoSlot(t *testing.T) {
-	for name, giveUp := range map[string]func(cancel func(), link net.Conn){
-		"cancelled": func(cancel func(), _ net.Conn) { cancel() },
-		"killed":    func(_ func(), link net.Conn) { link.Close() },
+	for name, giveUp := range map[string]func(cancel func(), links *walLinks){
+		"cancelled": func(cancel func(), _ *walLinks) { cancel() },
+		"killed":    func(_ func(), links *walLinks) { links.kill() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newWalFixture(t, servers.SharedPostgres(t))
-			var link net.Conn
-			f.config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-				if link == nil {
-					link = conn
-				}
-				return conn, err
-			}
+			links := newWALLinks()
+			f.config.Dial = links.dial
 			f.run(t, "begin", "select pg_current_xact_id()")
 			ctx, cancel := context.WithCancel(walContext(t))
 			defer cancel()
@@ -184,7 +244,7 @@ func TestSlotCreationThatIsGivenUpLeavesNoSlot(t *testing.T) {
 				failed <- err
 			}()
 			f.eventually(t, "the creation waits", func() bool { return f.slots(t) == 1 })
-			giveUp(cancel, link)
+			giveUp(cancel, links)
 			select {
 			case err := <-failed:
 				if err == nil {
@@ -205,25 +265,31 @@ func TestSlotCreationThatIsGivenUpLeavesNoSlot(t *testing.T) {
 
 func TestSlotMadeInTheMomentItIsGivenUpIsDropped(t *testing.T) {
 	f := newWalFixture(t, servers.SharedPostgres(t))
-	for range 20 {
-		ctx, cancel := context.WithCancel(walContext(t))
-		conn := f.connect(t, f.config)
-		f.run(t, "begin", "select pg_current_xact_id()")
-		failed := make(chan error, 1)
-		go func() {
-			_, err := conn.CreateSlot(ctx)
-			failed <- err
-		}()
-		f.eventually(t, "the creation waits", func() bool { return f.slots(t) == 1 })
-		go cancel()
-		f.run(t, "rollback")
-		err := <-failed
-		if n := f.slots(t); err != nil && n != 0 || err == nil && n != 1 {
-			t.Fatalf("%d slots after %v", n, err)
-		}
-		if err == nil {
-			f.run(t, "select pg_drop_replication_slot('"+f.config.Slot+"')")
-		}
-		_ = conn.Close(context.Background())
+	links := newWALLinks()
+	f.config.Dial = links.dial
+	ctx, cancel := context.WithCancel(walContext(t))
+	defer cancel()
+	f.run(t, "begin", "select pg_current_xact_id()")
+	conn, failed := f.connect(t, f.config), make(chan error, 1)
+	go func() {
+		_, err := conn.CreateSlot(ctx)
+		failed <- err
+	}()
+	f.eventually(t, "the creation waits", func() bool { return f.slots(t) == 1 })
+	release := links.hold()
+	defer release()
+	f.run(t, "rollback")
+	f.eventually(t, "the slot is made", func() bool {
+		var made bool
+		f.ask(t, "select exists (select from pg_replication_slots where slot_name = $1 and confirmed_flush_lsn is not null and not active)",
+			&made, f.config.Slot)
+		return made
+	})
+	cancel()
+	<-links.cancelled // too late
+	release()
+	wantClass(t, <-failed, fault.Stopped)
+	if n := f.slots(t); n != 0 {
+		t.Errorf("%d slots are left, want none", n)
 	}
 }

@@ -92,7 +92,7 @@ func hangUp(ctx context.Context, pg *pgconn.PgConn) error {
 func dial(ctx context.Context, settings *pgconn.Config) (*pgconn.PgConn, int, error) {
 	pg, err := pgconn.ConnectConfig(ctx, settings)
 	if err != nil {
-		return nil, 0, connectFault(ctx, settings, err)
+		return nil, 0, Fault(err)
 	}
 	version, err := settle(ctx, pg)
 	if err != nil {

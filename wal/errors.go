@@ -108,17 +108,7 @@ func verdicts() map[string]sqlstateVerdict {
 	}
 }
 
-// connectFault describes why the connection was not made.
-func connectFault(ctx context.Context, settings *pgconn.Config, err error) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return fmt.Errorf("%s: %w", target(settings), context.Cause(ctx))
-	}
-	if refused, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		err = errors.Unwrap(refused)
-	}
-	return refusal(settings, err)
-}
-
+// refusal describes why a connection was not made.
 func refusal(settings *pgconn.Config, cause error) error {
 	if server, ok := errors.AsType[*pgconn.PgError](cause); ok {
 		class, advice := refusalVerdict(settings, server.Code)

@@ -23,13 +23,13 @@ const (
 	CodeSynchronous         = "server.synchronous"   // commits wait for us
 	CodeEncoding            = "server.encoding"      // text need not be UTF-8
 	CodeTable               = "table"                // the table is fine
-	CodeTableMissing        = "table.missing"        //
+	CodeTableMissing        = "table.missing"        // no table of that name
 	CodeTableKind           = "table.kind"           // a view, a foreign table, an unlogged one …
-	CodeColumnMissing       = "column.missing"       //
+	CodeColumnMissing       = "column.missing"       // a required column
 	CodeColumnGenerated     = "column.generated"     // the server does not send it
 	CodeColumnBytes         = "column.bytea"         // arrives as hexadecimal text
 	CodePublication         = "publication"          // the publication is fine
-	CodePublicationMissing  = "publication.missing"  //
+	CodePublicationMissing  = "publication.missing"  // no publication of that name
 	CodePublicationInsert   = "publication.insert"   // inserts are not published
 	CodePublicationTable    = "publication.table"    // a table is not in it
 	CodePublicationFilter   = "publication.filter"   // rows are held back
@@ -38,7 +38,7 @@ const (
 	CodePublicationIdentity = "publication.identity" // the application's updates and deletes fail
 	CodePublicationOthers   = "publication.others"   // other tables are sent for nothing
 	CodeSlot                = "slot"                 // the slot is fine
-	CodeSlotMissing         = "slot.missing"         //
+	CodeSlotMissing         = "slot.missing"         // no slot of that name
 	CodeSlotForeign         = "slot.foreign"         // of another kind, plugin or database
 	CodeSlotLost            = "slot.lost"            // invalidated
 	CodeSlotSynced          = "slot.synced"          // a standby's copy

@@ -187,7 +187,7 @@ func (c *Conn) awaitCreation(ctx context.Context, made <-chan creation) (LSN, er
 		case m := <-made:
 			return m.at, m.err
 		case <-ctx.Done():
-			return 0, errors.Join(context.Cause(ctx), c.cancelCreation(ctx, made))
+			return 0, errors.Join(ctx.Err(), c.cancelCreation(ctx, made))
 		case <-next.C:
 			next.Reset(watch.look(ctx))
 		}
