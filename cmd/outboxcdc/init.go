@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/urfave/cli/v2"
+
+	"github.com/outboxcdc/outboxcdc/migrations"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+func (p *program) initCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "init",
+		Usage: "make what streaming needs in the database",
+		Description: `Makes the outbox tables, the table of saved positions, the publication and the
+slot, each unless it is there, and says so. It may run again. A table of your own
+with the columns aggregate_type, aggregate_id, event_type and payload is left as it
+is.
+
+The role needs CREATE on the database and on the schemas of the tables, the
+ownership of tables that exist, and REPLICATION. Give the output of --print-sql to
+an administrator when it has not.
+
+Examples:
+
+   outboxcdc init --slot orders --database-url postgres://admin@db/shop
+   outboxcdc init --slot orders --table sales.outbox --print-sql | psql shop
+
+` + exitCodes,
+		HideHelpCommand: true,
+		Flags: slices.Concat(databaseFlags(), []cli.Flag{
+			&cli.BoolFlag{Name: "print-sql", EnvVars: []string{twin("print-sql")}, Usage: "print the SQL for an administrator and change nothing"},
+		}, logFlags()),
+		OnUsageError: badFlag,
+		Action:       p.init,
+	}
+}
+
+func (p *program) init(c *cli.Context) error {
+	logger, logErr := p.openLog(c)
+	config, flagErr := walConfig(c)
+	config.Logger = logger
+	if err := errors.Join(flagErr, config.Validate(), logErr); err != nil {
+		return err
+	}
+	if c.Bool("print-sql") {
+		return p.printSQL(config)
+	}
+	ctx, done := p.untilSignal(c.Context)
+	defer done()
+	return interrupted(ctx, p.makeAll(ctx, config))
+}
+
+// printSQL prints what makeAll would do on a database without anything.
+func (p *program) printSQL(config wal.Config) error {
+	sql, err := migrations.Render(migrationParams(config))
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.out, "%s\n-- The publication, and then the slot, which reads with it from here on.\n%s\n%s\n",
+		sql, wal.PublicationSQL(config), wal.SlotSQL(config))
+	return err
+}
+
+func migrationParams(config wal.Config) migrations.Params {
+	var params migrations.Params
+	for _, t := range config.Tables {
+		params.Tables = append(params.Tables, migrations.Table{Schema: t.Schema, Name: t.Name})
+	}
+	return params
+}
+
+// makeAll makes the publication before the slot: a slot decodes its log with the
+// publication of that time.
+func (p *program) makeAll(ctx context.Context, config wal.Config) error {
+	if err := p.migrate(ctx, config); err != nil {
+		return err
+	}
+	conn, err := wal.Connect(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is owed to it
+	made, err := conn.CreatePublication(ctx)
+	if err != nil {
+		return err
+	}
+	p.say(made, "publication "+config.Publication)
+	slot, there, err := conn.Slot(ctx)
+	if err != nil {
+		return err
+	}
+	if !there {
+		if slot.Confirmed, err = conn.CreateSlot(ctx); err != nil {
+			return err
+		}
+	}
+	p.say(!there, fmt.Sprintf("slot %s at %v", config.Slot, slot.Confirmed))
+	return nil
+}
+
+func (p *program) migrate(ctx context.Context, config wal.Config) error {
+	conn, err := openDatabase(ctx, config.Database)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is owed to it
+	applied, err := migrations.Apply(ctx, conn, migrationParams(config))
+	for _, name := range applied {
+		p.say(true, "migration "+name)
+	}
+	if err != nil {
+		return wal.Fault(err)
+	}
+	if len(applied) == 0 {
+		p.say(false, "tables")
+	}
+	return nil
+}
+
+// openDatabase opens an ordinary connection to the primary.
+func openDatabase(ctx context.Context, url string) (*pgx.Conn, error) {
+	settings, err := wal.ParseDatabase(url)
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, wal.Fault(err)
+	}
+	config.Config = *settings
+	config.RuntimeParams["application_name"] = "outboxcdc init"
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	if config.ValidateConnect == nil {
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	return conn, wal.Fault(err)
+}
+
+const connectTimeout = 10 * time.Second // for each host
+
+// say tells what was made and what was there already.
+func (p *program) say(made bool, what string) {
+	verb := "was there"
+	if made {
+		verb = "made"
+	}
+	fmt.Fprintf(p.out, "%-9s %s\n", verb, what) //nolint:errcheck // the work is done, whoever hears of it
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/outboxcdc/outboxcdc/pipeline"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+// newMetrics serves what stats says at the moment of the scrape, and what Go says
+// of the process.
+func newMetrics(slot string, stats func() pipeline.Stats) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		newCollector(slot, stats),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// collector turns Stats into metrics. It keeps nothing between two scrapes.
+type collector struct {
+	stats func() pipeline.Stats
+
+	position, state                 *prometheus.Desc
+	rows, bytes, sessions           *prometheus.Desc
+	retained, safe                  *prometheus.Desc
+	lastCommit, lastError, slotLook *prometheus.Desc
+	build                           *prometheus.Desc
+}
+
+func newCollector(slot string, stats func() pipeline.Stats) *collector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("outboxcdc_"+name, help, labels, prometheus.Labels{"slot": slot})
+	}
+	return &collector{
+		stats: stats,
+		position: desc("position_bytes",
+			"How far the stream is, as a position in the log: confirmed <= saved <= acked <= sent <= read. The difference of two is log between them.",
+			"of"),
+		state:    desc("state", "1 for the state that the stream is in.", "state"),
+		rows:     desc("rows_total", "Rows sent since the process began, redeliveries included."),
+		bytes:    desc("row_bytes_total", "Bytes of the columns of those rows."),
+		sessions: desc("sessions_total", "Sessions begun since the process began."),
+		retained: desc("slot_retained_bytes", "Log that the server keeps because of the slot, as last looked at."),
+		safe: desc("slot_safe_bytes",
+			"Log that may still be written before the slot is lost, as last looked at; absent when the server sets no limit."),
+		slotLook:   desc("slot_look_timestamp_seconds", "When the slot was last looked at."),
+		lastCommit: desc("last_commit_timestamp_seconds", "Commit time of the latest row sent."),
+		lastError:  desc("last_error_timestamp_seconds", "When a session last broke."),
+		build:      desc("build_info", "1, with the version that runs.", "version", "go_version"),
+	}
+}
+
+// Describe gives the metrics that there may be.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		c.position, c.state, c.rows, c.bytes, c.sessions, c.retained, c.safe, c.slotLook, c.lastCommit, c.lastError, c.build,
+	} {
+		out <- d
+	}
+}
+
+// Collect gives what is known now; what is not known is absent rather than 0.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	s := c.stats()
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	counter := func(desc *prometheus.Desc, value uint64) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value))
+	}
+	c.positions(s, gauge)
+	for _, state := range states() {
+		gauge(c.state, oneIf(s.State == state), string(state))
+	}
+	counter(c.rows, s.Rows)
+	counter(c.bytes, s.Bytes)
+	counter(c.sessions, s.Sessions)
+	if !s.SlotLookedAt.IsZero() {
+		gauge(c.retained, float64(s.Slot.RetainedBytes))
+		gauge(c.slotLook, seconds(s.SlotLookedAt))
+		if s.Slot.SafeBytes >= 0 {
+			gauge(c.safe, float64(s.Slot.SafeBytes))
+		}
+	}
+	if !s.LastCommit.IsZero() {
+		gauge(c.lastCommit, seconds(s.LastCommit))
+	}
+	if !s.LastErrorTime.IsZero() {
+		gauge(c.lastError, seconds(s.LastErrorTime))
+	}
+	gauge(c.build, 1, version(), runtime.Version())
+}
+
+// positions gives the five positions once they are known. A float64 holds them
+// exactly up to 8 PiB of log.
+func (c *collector) positions(s pipeline.Stats, gauge func(*prometheus.Desc, float64, ...string)) {
+	for _, p := range []struct {
+		of string
+		at wal.LSN
+	}{{"read", s.Read}, {"sent", s.Sent}, {"acked", s.Acked}, {"saved", s.Saved}, {"confirmed", s.Confirmed}} {
+		if p.at != 0 {
+			gauge(c.position, float64(p.at), p.of)
+		}
+	}
+}
+
+func states() []pipeline.State {
+	return []pipeline.State{
+		pipeline.Starting, pipeline.Standby, pipeline.Streaming, pipeline.Retrying,
+		pipeline.Draining, pipeline.Stopped, pipeline.Failed,
+	}
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
