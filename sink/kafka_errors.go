@@ -1,0 +1,120 @@
+package sink
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+)
+
+// errClosed is what a message is acked with that the broker may or may not hold.
+var errClosed = errors.New("the sink was closed before the broker acknowledged the message")
+
+// lastError is the newest of several, for when the caller is told less.
+type lastError struct{ value atomic.Pointer[error] }
+
+func (l *lastError) set(err error) { l.value.Store(&err) }
+
+func (l *lastError) get() error {
+	if err := l.value.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// ackError says why a message of topic was not stored. Nothing here is a data error:
+// the broker refuses whole batches, and the client what lies behind them, so that no
+// message can be blamed. What a single message can be blamed for is found before it
+// is sent, by topics.fits.
+func ackError(topic string, err error) error {
+	if errors.Is(err, kgo.ErrClientClosed) {
+		return errClosed
+	}
+	for _, r := range refusals {
+		if errors.Is(err, r.code) {
+			return fault.NewOperator(fmt.Errorf("send to topic %s: %s: %w", topic, r.meaning, err), r.advice)
+		}
+	}
+	err = brokerError(err)
+	if _, known := errors.AsType[*fault.Error](err); known {
+		return err
+	}
+	return fmt.Errorf("send to topic %s: %w", topic, err)
+}
+
+// refusal is an answer to a produce request that time does not mend.
+type refusal struct {
+	code    error
+	meaning string
+	advice  string
+}
+
+const (
+	lossMeaning = "the broker no longer knows the events that it acknowledged before"
+	lossAdvice  = "look for an election of an unclean leader or a disk that lost its end; events that were confirmed to Postgres may be missing and must be sent again from the table"
+	formAdvice  = "look at the topic's settings and the broker's log; a batch holds many events, so the broker does not say which it dislikes"
+)
+
+var refusals = []refusal{ //nolint:gochecknoglobals // a table that nobody changes
+	{
+		kerr.MessageTooLarge, "a batch is larger than the topic takes",
+		"allow us to describe the topic's configuration, or set max.request.size to its max.message.bytes",
+	},
+	{kerr.TopicAuthorizationFailed, "we may not write to it", "grant Write and Describe on the topic to our user"},
+	{
+		kerr.UnknownTopicOrPartition, "it does not exist any more",
+		"find out who deleted it: what it held is gone; make it anew, or start with --create-topics",
+	},
+	{kerr.UnknownTopicID, "it was deleted and made anew", "find out who did: what it held is gone; start again to go on with the new one"},
+	{kerr.OutOfOrderSequenceNumber, lossMeaning, lossAdvice},
+	{kerr.UnknownProducerID, lossMeaning, lossAdvice},
+	{kerr.InvalidProducerEpoch, lossMeaning, lossAdvice},
+	{kerr.InvalidProducerIDMapping, lossMeaning, lossAdvice},
+	{kerr.InvalidRecord, "the broker refuses a batch", formAdvice},
+	{
+		kerr.InvalidTimestamp, "the broker refuses the time of an event",
+		"compare the clocks of Postgres and Kafka, and look at the topic's message.timestamp.before.max.ms and message.timestamp.after.max.ms",
+	},
+	{kerr.PolicyViolation, "the broker's policy refuses a batch", formAdvice},
+	{kerr.CorruptMessage, "the broker finds a batch damaged", "look for what changes bytes between us and the broker: memory, network, proxy"},
+	{kerr.UnsupportedCompressionType, "the broker does not know the compression", "set compression.type=none or another"},
+	{kerr.UnsupportedForMessageFormat, "the topic's message format is too old", "raise message.format.version; the broker must be 0.11 or later"},
+}
+
+// brokerError gives err a class where who we are, or how we speak, is the trouble. The
+// rest may mend itself.
+func brokerError(err error) error {
+	var (
+		classified   *fault.Error
+		authority    x509.UnknownAuthorityError
+		hostname     x509.HostnameError
+		invalid      x509.CertificateInvalidError
+		record       tls.RecordHeaderError
+		alert        tls.AlertError
+		verification *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.As(err, &classified):
+		return err
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		return fault.NewOperator(fmt.Errorf("log in to kafka: %w", err), "check sasl.username, sasl.password and sasl.mechanism")
+	case errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
+		return fault.NewOperator(fmt.Errorf("log in to kafka: %w", err), "the broker offers another sasl.mechanism, or none on this port")
+	case errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return fault.NewOperator(fmt.Errorf("become a producer: %w", err), "grant IdempotentWrite on the cluster, or Write on the topics, to our user")
+	case errors.As(err, &verification), errors.As(err, &authority), errors.As(err, &hostname), errors.As(err, &invalid):
+		return fault.NewOperator(err, "trust the broker's authority with ssl.truststore.location, and name brokers as their certificates do")
+	case errors.As(err, &record):
+		return fault.NewOperator(err, "the port speaks no TLS: check security.protocol")
+	case errors.As(err, &alert):
+		return fault.NewOperator(err, "the broker refuses our certificate or our version of TLS: check ssl.keystore.location")
+	default:
+		return err
+	}
+}

@@ -1,0 +1,351 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+)
+
+// topics makes sure of a topic before anything is sent to it, once a session: the
+// client would first wait for one that does not exist and then fail everything sent
+// to it.
+type topics struct {
+	client *kgo.Client
+	create bool
+	limits *limits
+	logger *slog.Logger
+	known  map[string]int64 // bytes that the largest message may have
+
+	last      string // the topic of the last message, and its limit
+	lastLimit int64
+}
+
+func newTopics(client *kgo.Client, o Options, limits *limits) *topics {
+	return &topics{client: client, create: o.CreateTopics, limits: limits, logger: o.Logger, known: make(map[string]int64)}
+}
+
+const (
+	maxTopicName = 249
+
+	// A broker that starts up, or has not heard of a new topic yet, says that it does
+	// not exist. The next one is asked, and the first again.
+	missingTries = 3
+	firstPause   = 250 * time.Millisecond
+	longestPause = 5 * time.Second
+)
+
+// checkTopicName is Kafka's rule (Topic.validate).
+func checkTopicName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("the topic's name is empty")
+	case name == "." || name == "..":
+		return fmt.Errorf("no topic can be named %q", name)
+	case len(name) > maxTopicName:
+		return fmt.Errorf("the topic's name is %d characters long, %d are allowed", len(name), maxTopicName)
+	case strings.ContainsFunc(name, notInTopic):
+		return errors.New("the topic's name has a character other than letters, digits, dot, underscore and hyphen")
+	default:
+		return nil
+	}
+}
+
+func notInTopic(r rune) bool { return r == ':' || r == '%' || notInHost(r) }
+
+// fits is why a message can never be stored, or nil. Its topic has been learned, or
+// its name is impossible.
+func (t *topics) fits(r *kgo.Record) error {
+	if r.Topic != t.last {
+		limit, known := t.known[r.Topic]
+		if !known {
+			return fault.NewData(fmt.Errorf("send: %w", checkTopicName(r.Topic)), "change what the topic's name is made of, --topic or the row")
+		}
+		t.last, t.lastLimit = r.Topic, limit
+	}
+	if len(r.Key) == 0 {
+		return fault.NewData(errors.New("a message without a key has no place in the order"), "give the row an aggregate_id")
+	}
+	if size := sizeOf(r); size > t.lastLimit {
+		return fault.NewData(
+			fmt.Errorf("a message of %d bytes is larger than the %d that topic %s and max.request.size allow", size, t.lastLimit, r.Topic),
+			"make the event smaller, or raise max.message.bytes of the topic and max.request.size in the sink's URL")
+	}
+	return nil
+}
+
+// learn resolves the topics of msgs that are not known yet. A name that no topic can
+// have is left for its message's turn.
+func (t *topics) learn(ctx context.Context, msgs []Message, cut <-chan struct{}) error {
+	var missing []string
+	last := t.last
+	for i := range msgs {
+		name := msgs[i].Topic
+		if name == last {
+			continue
+		}
+		last = name
+		if _, known := t.known[name]; !known && checkTopicName(name) == nil {
+			missing = append(missing, name)
+		}
+	}
+	slices.Sort(missing)
+	return t.resolve(ctx, slices.Compact(missing), cut)
+}
+
+// resolve asks until each of the topics is known, is known to be missing, or ctx ends.
+func (t *topics) resolve(ctx context.Context, names []string, cut <-chan struct{}) error {
+	pause := firstPause
+	for attempt := 1; ; attempt++ {
+		pending, err := t.ask(ctx, names, attempt)
+		if len(pending) == 0 && err == nil {
+			return nil
+		}
+		if fault.Classify(err) == fault.Operator {
+			return err
+		}
+		names = pending
+		t.logger.DebugContext(ctx, "wait for topics", slog.Int("topics", len(names)), slog.Any("error", err))
+		if stopped := wait(ctx, pause, cut); stopped != nil {
+			return errors.Join(stopped, err)
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// wait ends with pause, nil, or earlier with the reason.
+func wait(ctx context.Context, pause time.Duration, cut <-chan struct{}) error {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-cut:
+		return errCut
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ask gives the topics that must be asked for again, and why if there is a reason.
+func (t *topics) ask(ctx context.Context, names []string, attempt int) ([]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	answer, err := metadata(ctx, t.client, names)
+	if err != nil {
+		return names, brokerError(err)
+	}
+	var ready, missing, pending []string
+	for i := range answer.Topics {
+		name, err := topicState(&answer.Topics[i])
+		switch {
+		case err == nil:
+			ready = append(ready, name)
+		case errors.Is(err, kerr.UnknownTopicOrPartition):
+			missing = append(missing, name)
+		case fault.Classify(err) == fault.Operator:
+			return names, err
+		default:
+			pending = append(pending, name)
+		}
+	}
+	if len(ready)+len(missing)+len(pending) < len(names) {
+		return names, errors.New("the broker's answer lacks topics that were asked for")
+	}
+	if err := t.provide(ctx, missing, attempt); err != nil {
+		return names, err
+	}
+	pending = append(pending, missing...)
+	if err := t.remember(ctx, ready); err != nil {
+		return names, err
+	}
+	return pending, nil
+}
+
+// metadata asks any broker. It never asks for topics to be made: with the broker's
+// auto.create.topics.enable that would happen to every typing error.
+func metadata(ctx context.Context, client *kgo.Client, names []string) (*kmsg.MetadataResponse, error) {
+	request := kmsg.NewPtrMetadataRequest()
+	request.AllowAutoTopicCreation = false
+	request.IncludeTopicAuthorizedOperations = true
+	request.Topics = []kmsg.MetadataRequestTopic{} // none, where nil is all
+	for _, name := range names {
+		topic := kmsg.NewMetadataRequestTopic()
+		topic.Topic = &name
+		request.Topics = append(request.Topics, topic)
+	}
+	return request.RequestWith(ctx, client)
+}
+
+// topicState is nil for a topic that can be sent to.
+func topicState(topic *kmsg.MetadataResponseTopic) (string, error) {
+	name := ""
+	if topic.Topic != nil {
+		name = *topic.Topic
+	}
+	err := kerr.ErrorForCode(topic.ErrorCode)
+	switch {
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return name, fault.NewOperator(fmt.Errorf("look at topic %s: %w", name, err), "grant Describe and Write on the topic to our user")
+	case errors.Is(err, kerr.InvalidTopicException):
+		return name, fault.NewOperator(fmt.Errorf("look at topic %s: %w", name, err), "change --topic")
+	case err == nil && len(topic.Partitions) == 0:
+		return name, errors.New("the topic has no partitions yet")
+	default:
+		return name, err
+	}
+}
+
+// provide makes topics that are missing, or refuses to go on without them.
+func (t *topics) provide(ctx context.Context, missing []string, attempt int) error {
+	switch {
+	case len(missing) == 0:
+		return nil
+	case t.create:
+		return t.make(ctx, missing)
+	case attempt < missingTries:
+		return nil
+	default:
+		return errMissing(missing)
+	}
+}
+
+func errMissing(names []string) error {
+	subject := "topic " + names[0] + " does not exist"
+	if len(names) > 1 {
+		subject = "topics " + strings.Join(names, ", ") + " do not exist"
+	}
+	return fault.NewOperator(errors.New(subject), createAdvice(names[0]))
+}
+
+func createAdvice(name string) string {
+	return fmt.Sprintf("start with --create-topics, or make it: kafka-topics.sh --bootstrap-server … --create --topic %s --partitions … --replication-factor …", name)
+}
+
+// make asks for topics with the broker's own number of partitions and replicas, which
+// needs Kafka 2.4.
+func (t *topics) make(ctx context.Context, names []string) error {
+	request := kmsg.NewPtrCreateTopicsRequest()
+	request.TimeoutMillis = 10_000
+	for _, name := range names {
+		topic := kmsg.NewCreateTopicsRequestTopic()
+		topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, -1, -1
+		request.Topics = append(request.Topics, topic)
+	}
+	answer, err := request.RequestWith(ctx, t.client)
+	if err != nil {
+		return brokerError(err)
+	}
+	for i := range answer.Topics {
+		if err := t.made(ctx, &answer.Topics[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *topics) made(ctx context.Context, answer *kmsg.CreateTopicsResponseTopic) error {
+	err := kerr.ErrorForCode(answer.ErrorCode)
+	switch {
+	case err == nil:
+		t.logger.InfoContext(ctx, "made a topic", slog.String("topic", answer.Topic), slog.Int("partitions", int(answer.NumPartitions)))
+		return nil
+	case errors.Is(err, kerr.TopicAlreadyExists), kerr.IsRetriable(err):
+		return nil // someone else made it, or the next round does
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return fault.NewOperator(fmt.Errorf("make topic %s: %w", answer.Topic, err), "grant Create on the topic to our user, or make it yourself")
+	default:
+		if answer.ErrorMessage != nil {
+			err = fmt.Errorf("%w: %s", err, *answer.ErrorMessage)
+		}
+		return fault.NewOperator(fmt.Errorf("make topic %s: %w", answer.Topic, err), "make the topic yourself")
+	}
+}
+
+// remember learns the limits of topics that are ready. A batch that is larger than
+// max.message.bytes is refused as a whole, however small its messages are.
+func (t *topics) remember(ctx context.Context, ready []string) error {
+	if len(ready) == 0 {
+		return nil
+	}
+	configs, err := topicConfigs(ctx, t.client, ready)
+	if err != nil {
+		return brokerError(err)
+	}
+	for _, name := range ready {
+		bytes, err := strconv.ParseInt(configs[name]["max.message.bytes"], 10, 32)
+		if err == nil && bytes > 0 {
+			t.limits.lower(name, int32(bytes))
+		}
+		t.known[name] = int64(t.limits.of(name))
+	}
+	return nil
+}
+
+// topicConfigs gives what each topic is configured with, by name. It lacks topics
+// whose configuration we may not see.
+func topicConfigs(ctx context.Context, client *kgo.Client, names []string) (map[string]map[string]string, error) {
+	request := kmsg.NewPtrDescribeConfigsRequest()
+	for _, name := range names {
+		resource := kmsg.NewDescribeConfigsRequestResource()
+		resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, name
+		request.Resources = append(request.Resources, resource)
+	}
+	answer, err := request.RequestWith(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	configs := make(map[string]map[string]string)
+	for _, resource := range answer.Resources {
+		if resource.ErrorCode != 0 {
+			continue
+		}
+		values := make(map[string]string)
+		for _, c := range resource.Configs {
+			if c.Value != nil {
+				values[c.Name] = *c.Value
+			}
+		}
+		configs[resource.ResourceName] = values
+	}
+	return configs, nil
+}
+
+// limits are the largest batches that topics take. The client asks for them on
+// goroutines of its own.
+type limits struct {
+	mu     sync.Mutex
+	most   int32
+	topics map[string]int32
+}
+
+func newLimits(most int32) *limits { return &limits{most: most, topics: make(map[string]int32)} }
+
+// of is the largest batch of topic in bytes, uncompressed.
+func (l *limits) of(topic string) int32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if bytes, known := l.topics[topic]; known {
+		return bytes
+	}
+	return l.most
+}
+
+// lower sets the limit of topic; it never exceeds what holds for all.
+func (l *limits) lower(topic string, bytes int32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.topics[topic] = min(bytes, l.most)
+}
