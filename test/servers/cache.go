@@ -41,7 +41,7 @@ func bequeath(path string) error {
 // not.
 func cacheDir() (string, error) {
 	if dir := os.Getenv(EnvCache); dir != "" {
-		return filepath.Abs(dir)
+		return givenCache(dir)
 	}
 	var errs []error
 	for _, parent := range cacheParents() {
@@ -53,6 +53,24 @@ func cacheDir() (string, error) {
 		errs = append(errs, err)
 	}
 	return "", fmt.Errorf("make a cache for test servers: %w; name a directory in %s", errors.Join(errs...), EnvCache)
+}
+
+// givenCache is the cache that the environment names. A server that may not enter
+// it would say so in a way that nobody understands.
+func givenCache(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil || servant() == nil {
+		return dir, err
+	}
+	for parent := filepath.Dir(dir); ; parent = filepath.Dir(parent) {
+		info, err := os.Stat(parent) //nolint:gosec // the user names it on purpose
+		if err == nil && info.Mode().Perm()&0o001 == 0 {
+			return "", fmt.Errorf("use %s=%s: as root we run the servers as user %d, who may not enter %s; name a directory that everyone may enter", EnvCache, dir, nobody, parent)
+		}
+		if parent == filepath.Dir(parent) {
+			return dir, nil
+		}
+	}
 }
 
 // cacheParents are the directories that may hold the cache, the best first.
@@ -68,7 +86,7 @@ func cacheParents() []string {
 
 // ownDir makes dir, or sees that it is ours alone to write: what lies in it is run.
 func ownDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the servant must enter
 		return err
 	}
 	info, err := os.Stat(dir)
@@ -79,47 +97,45 @@ func ownDir(dir string) error {
 	if !ok || int(stat.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("%s may be written by others", dir)
 	}
-	return os.Chmod(dir, 0o755) // whatever the umask is
+	return os.Chmod(dir, 0o755) //nolint:gosec // the servant must enter, whatever the umask is
 }
 
-// tryLock takes the lock file at path, or says that somebody else has it. The
-// lock ends with this process at the latest.
-func tryLock(path string) (*os.File, bool, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+// errLocked means that somebody else holds a lock.
+var errLocked = errors.New("another process holds the lock")
+
+// tryLock takes the lock file at path, or gives errLocked. The lock ends with this
+// process at the latest.
+func tryLock(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // in our own cache
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if err != nil {
-		_ = file.Close()
+	if err == nil {
+		return file, nil
 	}
+	shut(file)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, false, nil
+		err = errLocked
 	}
-	if err != nil {
-		return nil, false, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return file, true, nil
+	return nil, fmt.Errorf("lock %s: %w", path, err)
 }
-
-var errLocked = errors.New("another process holds the lock")
 
 // lock waits for the lock file at path.
 func lock(ctx context.Context, path string) (*os.File, error) {
-	var file *os.File
-	var broken error
-	err := poll(ctx, 20*time.Millisecond, func(context.Context) error {
-		var ok bool
-		file, ok, broken = tryLock(path)
-		if ok || broken != nil {
-			return nil
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		file, err := tryLock(path)
+		if !errors.Is(err, errLocked) {
+			return file, err
 		}
-		return errLocked
-	})
-	if err := errors.Join(err, broken); err != nil {
-		return nil, fmt.Errorf("wait for %s: %w", path, err)
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w (%w)", err, context.Cause(ctx))
+		case <-ticker.C:
+		}
 	}
-	return file, nil
 }
 
 // place is where one server lives: a directory and ports that no other server of
@@ -159,14 +175,14 @@ func (p *place) settle(ctx context.Context, run string) error {
 	if err != nil {
 		return err
 	}
-	defer all.Close()
+	defer shut(all)
 	if err := sweep(run); err != nil {
 		return err
 	}
 	p.dir = filepath.Join(run, strconv.Itoa(os.Getpid())+"-"+strings.ToLower(rand.Text()[:8]))
-	own, ok, err := tryLock(p.dir + ".lock")
-	if err != nil || !ok {
-		return fmt.Errorf("lock %s: %w", p.dir, errors.Join(err, errLocked))
+	own, err := tryLock(p.dir + ".lock")
+	if err != nil {
+		return err
 	}
 	p.locks = append(p.locks, own)
 	return makeDirs(p.dir)
@@ -179,12 +195,12 @@ func sweep(run string) error {
 		return err
 	}
 	for _, file := range files {
-		own, ok, err := tryLock(file)
+		own, err := tryLock(file)
+		if errors.Is(err, errLocked) {
+			continue
+		}
 		if err != nil {
 			return err
-		}
-		if !ok {
-			continue
 		}
 		err = errors.Join(os.RemoveAll(strings.TrimSuffix(file, ".lock")), os.Remove(file), own.Close())
 		if err != nil {
@@ -196,10 +212,10 @@ func sweep(run string) error {
 
 // makeDirs makes dir and its parents so that the servant may enter it.
 func makeDirs(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as above
 		return err
 	}
-	return os.Chmod(dir, 0o755)
+	return os.Chmod(dir, 0o755) //nolint:gosec // as above
 }
 
 // Ports are taken below the range from which systems choose the local port of a
@@ -219,15 +235,15 @@ func (p *place) reserve(dir string) error {
 	}
 	for range 1000 {
 		port := firstPort + mathrand.IntN(lastPort-firstPort)
-		file, ok, err := tryLock(filepath.Join(dir, strconv.Itoa(port)))
+		file, err := tryLock(filepath.Join(dir, strconv.Itoa(port)))
+		if errors.Is(err, errLocked) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
-		if !ok {
-			continue
-		}
 		if !free(port) {
-			_ = file.Close()
+			shut(file)
 			continue
 		}
 		p.ports = append(p.ports, port)
@@ -281,7 +297,7 @@ func fetched(ctx context.Context, name string, fetch func(dir string) error) (st
 	if err != nil {
 		return "", err
 	}
-	defer held.Close()
+	defer shut(held)
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return dir, err
 	}

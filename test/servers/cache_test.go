@@ -12,10 +12,18 @@ import (
 	"time"
 )
 
+// freshCache is an empty cache that servers may enter.
+func freshCache(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
+	must(tb, os.Chmod(filepath.Dir(dir), 0o755))
+	return dir
+}
+
 var errDisk = errors.New("disk full")
 
 func TestWhatIsFetchedIsFetchedOnceAndWhole(t *testing.T) {
-	t.Setenv(EnvCache, t.TempDir())
+	t.Setenv(EnvCache, freshCache(t))
 	ctx := context.Background()
 	_, err := fetched(ctx, "thing", func(dir string) error {
 		return errors.Join(os.WriteFile(filepath.Join(dir, "half"), nil, 0o600), errDisk)
@@ -49,7 +57,7 @@ func TestWhatIsFetchedIsFetchedOnceAndWhole(t *testing.T) {
 }
 
 func TestAFetchThatDiedIsDoneAgain(t *testing.T) {
-	cache := t.TempDir()
+	cache := freshCache(t)
 	t.Setenv(EnvCache, cache)
 	must(t, os.MkdirAll(filepath.Join(cache, "thing.partial", "half"), 0o700))
 	dir, err := fetched(context.Background(), "thing", func(dir string) error {
@@ -83,7 +91,7 @@ func TestPlacesShareNoPortAndNoDirectory(t *testing.T) {
 	for range 40 {
 		p, err := newPlace(context.Background(), 2)
 		must(t, err)
-		defer p.remove()
+		t.Cleanup(func() { vacate(t, p) })
 		for _, port := range p.ports {
 			if ports[port] || port >= 32768 {
 				t.Errorf("port %d is taken twice, or systems hand it out", port)
@@ -102,8 +110,16 @@ func TestPlacesShareNoPortAndNoDirectory(t *testing.T) {
 	}
 }
 
+// vacate removes a place.
+func vacate(tb testing.TB, p *place) {
+	tb.Helper()
+	if err := p.remove(); err != nil {
+		tb.Error(err)
+	}
+}
+
 func TestAPlaceThatIsRemovedLeavesNothing(t *testing.T) {
-	cache := t.TempDir()
+	cache := freshCache(t)
 	t.Setenv(EnvCache, cache)
 	p, err := newPlace(context.Background(), 1)
 	must(t, err)
@@ -138,5 +154,18 @@ func TestTailKeepsTheEndInWholeLines(t *testing.T) {
 	got := log.String()
 	if len(got) > tailBytes || len(got) < tailBytes/2 || !strings.HasPrefix(got, "a line") || !strings.HasSuffix(got, "the last\n") {
 		t.Errorf("%d bytes from %q to %q", len(got), got[:20], got[len(got)-20:])
+	}
+}
+
+func TestACacheThatServersCannotEnterIsRefused(t *testing.T) {
+	if servant() == nil {
+		t.Log("the servers run as ourselves, who may enter what is ours")
+		return
+	}
+	closed := filepath.Join(t.TempDir(), "closed")
+	must(t, os.Mkdir(closed, 0o700))
+	t.Setenv(EnvCache, filepath.Join(closed, "cache"))
+	if _, err := cacheDir(); err == nil || !strings.Contains(err.Error(), closed) {
+		t.Errorf("a cache below a closed directory: %v", err)
 	}
 }

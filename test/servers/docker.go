@@ -27,6 +27,8 @@ func dockerAnswers() bool { return os.Getenv(EnvDocker) != "off" && daemon() != 
 // daemon is the Docker daemon that testcontainers finds, nil when none answers. It
 // is asked once in the life of a process: to learn that nobody is there takes time
 // too.
+//
+//nolint:gochecknoglobals // an answer, not a state
 var daemon = sync.OnceValue(func() *testcontainers.DockerProvider {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
@@ -103,7 +105,7 @@ func dockerHost(ctx context.Context) (string, error) {
 
 func (c *container) start(ctx context.Context) error {
 	if err := c.Start(ctx); err != nil {
-		return fmt.Errorf("start the container: %w", err)
+		return fmt.Errorf("start the container: %w: %w", errDown, err)
 	}
 	return nil
 }
@@ -144,7 +146,7 @@ func (c *container) log() string {
 	if err != nil {
 		return fmt.Sprintf("(not readable: %v)\n", err)
 	}
-	defer logs.Close()
+	defer shut(logs)
 	var end tail
 	_, _ = io.Copy(&end, logs) // what could be read is shown
 	return end.String()
@@ -175,7 +177,7 @@ func dockerPostgres(ctx context.Context, major int, c Config) (*PostgresServer, 
 			"POSTGRES_INITDB_ARGS": "--encoding=UTF8 --locale=C",
 		},
 		Files: []testcontainers.ContainerFile{{
-			Reader:            strings.NewReader(settingsScript(c.over(postgresSettings))),
+			Reader:            strings.NewReader(settingsScript(c.over(postgresSettings()))),
 			ContainerFilePath: "/docker-entrypoint-initdb.d/settings.sh",
 			FileMode:          0o644,
 		}},

@@ -28,7 +28,7 @@ func StartKafka(ctx context.Context, c Config) (*KafkaServer, error) {
 		return givenKafka(ctx, text, c)
 	}
 	if dockerAnswers() {
-		return dockerKafka(ctx, c)
+		return retried(func() (*KafkaServer, error) { return dockerKafka(ctx, c) })
 	}
 	k, err := embeddedKafka(ctx, c)
 	if err != nil {

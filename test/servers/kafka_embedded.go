@@ -47,19 +47,7 @@ func embeddedKafka(ctx context.Context, c Config) (*KafkaServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// As with Postgres: a port may be gone by the time the server wants it.
-	var errs []error
-	for range 3 {
-		k, err := runKafka(ctx, java, jars, c)
-		if err == nil {
-			return k, nil
-		}
-		errs = append(errs, err)
-		if !errors.Is(err, errEnded) {
-			break
-		}
-	}
-	return nil, errors.Join(errs...)
+	return retried(func() (*KafkaServer, error) { return runKafka(ctx, java, jars, c) })
 }
 
 // kafkaJars is the directory with the jars. It is named after the file that lists
@@ -73,11 +61,12 @@ func kafkaJars(ctx context.Context, c Config) (string, error) {
 		}
 		c.logger().Info("fetching Kafka, once for this machine")
 		pom, repository := filepath.Join(dir, "pom.xml"), filepath.Join(dir, "repository")
-		if err := os.WriteFile(pom, kafkaPOM, 0o644); err != nil {
+		if err := os.WriteFile(pom, kafkaPOM, 0o600); err != nil {
 			return err
 		}
 		// A repository of its own: the user's need not be writable, nor even exist,
 		// and is none of our business. Checksums must match (-C).
+		//nolint:gosec // to run the Maven that the user has is the purpose
 		out, err := exec.CommandContext(ctx, mvn, "-B", "-q", "-C", "-f", pom,
 			"-Dmaven.repo.local="+repository, "-DoutputDirectory="+dir,
 			"dependency:copy-dependencies").CombinedOutput()
@@ -115,11 +104,11 @@ func runKafka(ctx context.Context, java, jars string, c Config) (*KafkaServer, e
 // formatKafka writes the configuration and prepares the data directory for it.
 func formatKafka(ctx context.Context, place *place, cluster string, command javaCommand, settings map[string]string) error {
 	lines := sorted(settings, func(name, value string) string { return name + "=" + value + "\n" })
-	properties := place.path("server.properties")
+	properties, logging := place.path("server.properties"), place.path("log4j2.properties")
 	err := errors.Join(
 		bequeath(place.dir),
-		os.WriteFile(properties, []byte(strings.Join(lines, "")), 0o644),
-		os.WriteFile(place.path("log4j2.properties"), []byte(kafkaLogging), 0o644))
+		os.WriteFile(properties, []byte(strings.Join(lines, "")), 0o600), bequeath(properties),
+		os.WriteFile(logging, []byte(kafkaLogging), 0o600), bequeath(logging))
 	if err != nil {
 		return fmt.Errorf("configure Kafka: %w", err)
 	}

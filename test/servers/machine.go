@@ -34,8 +34,20 @@ type machine interface {
 	remove() error
 }
 
-// errEnded is the end of a server that should have answered.
-var errEnded = errors.New("it ended by itself")
+// errDown is a server that does not run when it should answer.
+var errDown = errors.New("it does not run")
+
+// retried calls run up to three times, for as long as its server ends by itself:
+// whoever is not a test of this user may take a port between our look at it and
+// the server's, and on another port all is well.
+func retried[S any](run func() (S, error)) (S, error) {
+	for tries := 1; ; tries++ {
+		server, err := run()
+		if tries == 3 || !errors.Is(err, errDown) {
+			return server, err
+		}
+	}
+}
 
 // up starts m and waits until probe gives nil.
 func up(ctx context.Context, m machine, probe func(context.Context) error) error {
@@ -60,7 +72,7 @@ func answers(ctx context.Context, m machine, probe func(context.Context) error) 
 		return probe(ctx)
 	})
 	if ended {
-		err = errEnded
+		err = errDown
 	}
 	if err != nil {
 		return fmt.Errorf("wait until the server answers: %w; its log ends with:\n%s", err, m.log())

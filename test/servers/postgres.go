@@ -18,17 +18,19 @@ import (
 // DefaultMajor is the version of Postgres that tests run on unless told otherwise.
 const DefaultMajor = 17
 
-// postgresSettings are what every server of ours has. Slots and senders are many,
+// postgresSettings is what every server of ours has. Slots and senders are many,
 // because tests share a server.
-var postgresSettings = map[string]string{
-	"wal_level":             "logical",
-	"max_wal_senders":       "50",
-	"max_replication_slots": "50",
-	"max_connections":       "200",
-	"fsync":                 "on",
-	"shared_buffers":        "64MB",
-	"timezone":              "UTC",
-	"log_timezone":          "UTC",
+func postgresSettings() map[string]string {
+	return map[string]string{
+		"wal_level":             "logical",
+		"max_wal_senders":       "50",
+		"max_replication_slots": "50",
+		"max_connections":       "200",
+		"fsync":                 "on",
+		"shared_buffers":        "64MB",
+		"timezone":              "UTC",
+		"log_timezone":          "UTC",
+	}
 }
 
 // PostgresServer is a running Postgres. Its superuser is postgres unless its
@@ -64,7 +66,7 @@ func choosePostgres(ctx context.Context, c Config) (*PostgresServer, error) {
 		return nil, err
 	}
 	if dockerAnswers() {
-		return dockerPostgres(ctx, major, c)
+		return retried(func() (*PostgresServer, error) { return dockerPostgres(ctx, major, c) })
 	}
 	p, err := embeddedPostgres(ctx, major, c)
 	if err != nil {
@@ -101,7 +103,7 @@ func (p *PostgresServer) fits(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer hangUp(conn)
 	for name, want := range c.over(map[string]string{"wal_level": "logical"}) {
 		var got string
 		if err := conn.QueryRow(ctx, "select current_setting($1)", name).Scan(&got); err != nil {
@@ -171,6 +173,13 @@ func (p *PostgresServer) Connect(ctx context.Context, database string) (*pgx.Con
 	return conn, nil
 }
 
+// hangUp ends a connection to which nothing is owed.
+func hangUp(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = conn.Close(ctx) // the server may be gone, and that may be the test
+}
+
 // ready says whether the server answers.
 func (p *PostgresServer) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -188,7 +197,7 @@ func (p *PostgresServer) describe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer hangUp(conn)
 	var number int
 	err = conn.QueryRow(ctx, "select current_setting('server_version_num')::int").Scan(&number)
 	if err != nil {

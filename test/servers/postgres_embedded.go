@@ -19,14 +19,17 @@ import (
 	"github.com/xi2/xz"
 )
 
-// postgresReleases are the releases of the majors that are tested, as the library
-// that fetches them names them.
-var postgresReleases = map[int]embedded.PostgresVersion{
-	14: embedded.V14,
-	15: embedded.V15,
-	16: embedded.V16,
-	17: embedded.V17,
-	18: embedded.V18,
+// postgresRelease is the release of a major version that is tested, as the library
+// that fetches it names it.
+func postgresRelease(major int) (release embedded.PostgresVersion, ok bool) {
+	release, ok = map[int]embedded.PostgresVersion{
+		14: embedded.V14,
+		15: embedded.V15,
+		16: embedded.V16,
+		17: embedded.V17,
+		18: embedded.V18,
+	}[major]
+	return release, ok
 }
 
 // embeddedPostgres runs a fetched Postgres as a child of this process.
@@ -35,25 +38,12 @@ func embeddedPostgres(ctx context.Context, major int, c Config) (*PostgresServer
 	if err != nil {
 		return nil, err
 	}
-	// Whoever is not a test of this user may take the port between our look at it
-	// and the server's; the server ends then, and another port serves as well.
-	var errs []error
-	for range 3 {
-		p, err := runPostgres(ctx, home, c)
-		if err == nil {
-			return p, nil
-		}
-		errs = append(errs, err)
-		if !errors.Is(err, errEnded) {
-			break
-		}
-	}
-	return nil, errors.Join(errs...)
+	return retried(func() (*PostgresServer, error) { return runPostgres(ctx, home, c) })
 }
 
 // postgresHome is the directory with bin, lib and share of a major version.
 func postgresHome(ctx context.Context, major int, c Config) (string, error) {
-	release, ok := postgresReleases[major]
+	release, ok := postgresRelease(major)
 	if !ok {
 		return "", fmt.Errorf("there is none: the majors are 14 to 18, chosen by %s", EnvPostgresMajor)
 	}
@@ -110,11 +100,11 @@ func downloadPostgres(ctx context.Context, release embedded.PostgresVersion, dir
 
 // extract unpacks a tar.xz archive into dir.
 func extract(archive, dir string) error {
-	file, err := os.Open(archive)
+	file, err := os.Open(archive) //nolint:gosec // in our own cache
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer shut(file)
 	unpacked, err := xz.NewReader(file, 0)
 	if err != nil {
 		return err
@@ -123,7 +113,7 @@ func extract(archive, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer shut(root)
 	entries := tar.NewReader(unpacked)
 	for {
 		header, err := entries.Next()
@@ -194,7 +184,7 @@ func runPostgres(ctx context.Context, home string, c Config) (*PostgresServer, e
 		"port":                    strconv.Itoa(place.ports[0]),
 		"unix_socket_directories": "",
 	}
-	if err := configure(dataDir, c.over(merged(postgresSettings, base))); err != nil {
+	if err := configure(dataDir, c.over(merged(postgresSettings(), base))); err != nil {
 		return nil, errors.Join(err, place.remove())
 	}
 	// SIGQUIT: the postmaster takes its backends and shared memory along.
@@ -217,7 +207,7 @@ func initdb(ctx context.Context, binDir, dataDir, password string) error {
 	if err != nil {
 		return fmt.Errorf("prepare the data directory: %w", err)
 	}
-	defer os.Remove(secret)
+	defer func() { _ = os.Remove(secret) }() // it goes with its directory at the latest
 	// What initdb writes need not survive a crash of the machine; what the server
 	// writes is synced.
 	out, err := asServant(ctx, filepath.Dir(dataDir), filepath.Join(binDir, "initdb"),
@@ -233,7 +223,7 @@ func initdb(ctx context.Context, binDir, dataDir, password string) error {
 // them.
 func configure(dataDir string, settings map[string]string) error {
 	lines := sorted(settings, postgresSetting)
-	file, err := os.OpenFile(filepath.Join(dataDir, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	file, err := os.OpenFile(filepath.Join(dataDir, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0) //nolint:gosec // in our own cache
 	if err != nil {
 		return fmt.Errorf("configure Postgres: %w", err)
 	}
@@ -251,7 +241,7 @@ func postgresSetting(name, value string) string { return name + " = " + literal(
 // environment it sees the search path only: PGPORT or PGOPTIONS would change what
 // runs.
 func asServant(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // to run what was fetched is the purpose
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: servant()}

@@ -2,9 +2,8 @@ package servers
 
 import (
 	"context"
+	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -46,21 +45,21 @@ func TestPostgresIsReadyForLogicalDecoding(t *testing.T) {
 func TestPostgresComesBackWithWhatWasCommitted(t *testing.T) {
 	p := Postgres(t)
 	address, system := p.Address(), ask[int64](t, p, "select system_identifier from pg_control_system()")
-	for name, stop := range map[string]func(testing.TB){
-		"fast":      func(tb testing.TB) { p.Stop(tb, Fast) },
-		"immediate": func(tb testing.TB) { p.Stop(tb, Immediate) },
-		"smart":     func(tb testing.TB) { p.Stop(tb, Smart) },
-		"kill -9":   p.Kill9,
+	for name, stop := range map[string]func(){
+		"fast":      func() { p.Stop(t, Fast) },
+		"immediate": func() { p.Stop(t, Immediate) },
+		"smart":     func() { p.Stop(t, Smart) },
+		"kill -9":   func() { p.Kill9(t) },
 	} {
 		d := p.Database(t)
 		d.Exec(t, "create table t (n int); insert into t values (1)")
 		pid := p.Pid(t)
-		stop(t)
+		stop()
 		if p.Pid(t) != 0 || p.ready(context.Background()) == nil {
 			t.Errorf("%s: the server still runs", name)
 		}
 		p.Start(t)
-		if p.Pid(t) == pid || p.Address() != address {
+		if pid != 0 && p.Pid(t) == pid || p.Address() != address {
 			t.Errorf("%s: pid %d at %s, want another than %d at %s", name, p.Pid(t), p.Address(), pid, address)
 		}
 		if got := ask[int64](t, p, "select system_identifier from pg_control_system()"); got != system {
@@ -101,7 +100,7 @@ func TestKillOfPostgresWaitsForItsBackends(t *testing.T) {
 // attached says whether a process has memory: one that is dead but not reaped, or
 // about to be, has none.
 func attached(pid int) bool {
-	maps, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "maps"))
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	return err == nil && len(maps) > 0
 }
 
@@ -109,7 +108,7 @@ func TestSmartStopWaitsForClients(t *testing.T) {
 	p := Postgres(t)
 	conn := p.Conn(t, "postgres")
 	p.BeginStop(t, Smart)
-	said := fatal(t, func(tb testing.TB) { p.AwaitStop(tb, 300*time.Millisecond) })
+	said := fatal(t, func(r *recorder) { p.AwaitStop(r, 300*time.Millisecond) })
 	if !strings.Contains(said, "has not stopped") {
 		t.Error(said)
 	}
@@ -144,7 +143,7 @@ func TestTwoPostgresDifferInAll(t *testing.T) {
 
 func TestPostgresThatCannotStartShowsItsLog(t *testing.T) {
 	began := time.Now()
-	said := fatal(t, func(tb testing.TB) { Postgres(tb, Setting("shared_buffers", "nonsense")) })
+	said := fatal(t, func(r *recorder) { Postgres(r, Setting("shared_buffers", "nonsense")) })
 	if !strings.Contains(said, "invalid value for parameter") {
 		t.Errorf("the log is missing: %s", said)
 	}
@@ -156,7 +155,7 @@ func TestPostgresThatCannotStartShowsItsLog(t *testing.T) {
 func TestOnlyKnownMajorsAreOffered(t *testing.T) {
 	t.Setenv(EnvDocker, "off")
 	t.Setenv(EnvPostgresURL, "")
-	said := fatal(t, func(tb testing.TB) { Postgres(tb, Major(13)) })
+	said := fatal(t, func(r *recorder) { Postgres(r, Major(13)) })
 	if !strings.Contains(said, "14 to 18") {
 		t.Error(said)
 	}
@@ -181,7 +180,7 @@ func TestSharedPostgresGivesEachTestADatabaseOfItsOwn(t *testing.T) {
 	if ask[bool](t, second.Server, "select exists (select from pg_database where datname = '"+first.Name+"')") {
 		t.Error("the database of the first test is still there")
 	}
-	said := fatal(t, func(tb testing.TB) { second.Server.Stop(tb, Fast) })
+	said := fatal(t, func(r *recorder) { second.Server.Stop(r, Fast) })
 	if !strings.Contains(said, "other tests use it") {
 		t.Error(said)
 	}
@@ -214,14 +213,14 @@ func TestAGivenPostgresIsUsedAndLeftAlone(t *testing.T) {
 	if ask[bool](t, own, "select exists (select from pg_database where datname = '"+name+"')") {
 		t.Error("a test's database is left behind on the given server")
 	}
-	for what, do := range map[string]func(tb testing.TB){
-		"stop":      func(tb testing.TB) { p.Stop(tb, Fast) },
-		"begin":     func(tb testing.TB) { p.BeginStop(tb, Fast) },
-		"kill":      func(tb testing.TB) { p.Kill9(tb) },
-		"start":     func(tb testing.TB) { p.Start(tb) },
-		"configure": func(tb testing.TB) { p.Configure(tb, "work_mem", "1MB") },
-		"setting":   func(tb testing.TB) { Postgres(tb, Setting("wal_level", "replica")) },
-		"major":     func(tb testing.TB) { Postgres(tb, Major(own.Major()-1)) },
+	for what, do := range map[string]func(*recorder){
+		"stop":      func(r *recorder) { p.Stop(r, Fast) },
+		"begin":     func(r *recorder) { p.BeginStop(r, Fast) },
+		"kill":      func(r *recorder) { p.Kill9(r) },
+		"start":     func(r *recorder) { p.Start(r) },
+		"configure": func(r *recorder) { p.Configure(r, "work_mem", "1MB") },
+		"setting":   func(r *recorder) { Postgres(r, Setting("wal_level", "replica")) },
+		"major":     func(r *recorder) { Postgres(r, Major(own.Major()-1)) },
 	} {
 		if said := fatal(t, do); !strings.Contains(said, EnvPostgresURL) {
 			t.Errorf("%s: the error does not name the variable: %s", what, said)
@@ -236,7 +235,7 @@ func TestAGivenPostgresIsUsedAndLeftAlone(t *testing.T) {
 
 func TestAMalformedURLKeepsItsPassword(t *testing.T) {
 	t.Setenv(EnvPostgresURL, "postgres://u:s3cret@host:port%zz/")
-	said := fatal(t, func(tb testing.TB) { Postgres(tb) })
+	said := fatal(t, func(r *recorder) { Postgres(r) })
 	if strings.Contains(said, "s3cret") || !strings.Contains(said, EnvPostgresURL) {
 		t.Error(said)
 	}

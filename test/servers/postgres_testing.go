@@ -101,11 +101,7 @@ func connect(tb testing.TB, url string) *pgx.Conn {
 	if err != nil {
 		tb.Fatalf("connect to the test server: %v", err)
 	}
-	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_ = conn.Close(ctx) // the server may be gone, and that may be the test
-	})
+	tb.Cleanup(func() { hangUp(conn) })
 	return conn
 }
 
@@ -120,7 +116,7 @@ type Database struct {
 // is dropped with the test, together with its replication slots.
 func (p *PostgresServer) Database(tb testing.TB) *Database {
 	tb.Helper()
-	name := databaseName(tb)
+	name := databaseName(tb.Name())
 	p.CreateDatabase(tb, name)
 	d := &Database{Server: p, Name: name, URL: p.URL(name)}
 	if p.shared {
@@ -148,8 +144,8 @@ func (p *PostgresServer) CreateDatabase(tb testing.TB, name string) {
 }
 
 // databaseName is a name that no other test has and that tells whose it is.
-func databaseName(tb testing.TB) string {
-	return plain(tb.Name(), '_') + "_" + strings.ToLower(rand.Text()[:10])
+func databaseName(test string) string {
+	return plain(test, '_') + "_" + strings.ToLower(rand.Text()[:10])
 }
 
 // plain is the beginning of a test's name in letters that need no quoting.
@@ -169,7 +165,7 @@ func (d *Database) drop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer hangUp(conn)
 	err = poll(ctx, 20*time.Millisecond, func(ctx context.Context) error { return d.dropSlots(ctx, conn) })
 	if err != nil {
 		return err

@@ -5,11 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,7 +85,7 @@ func act(tb testing.TB, role string, env ...string) *actor {
 
 // alive says whether a process exists that is not a zombie waiting to be reaped.
 func alive(pid int) bool {
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return syscall.Kill(pid, 0) == nil && !errors.Is(err, os.ErrNotExist)
 	}
@@ -130,7 +130,7 @@ func TestWhatADeadTestLeftBehindIsCleared(t *testing.T) {
 	}
 	mine, err := newPlace(context.Background(), 1)
 	must(t, err)
-	defer mine.remove()
+	defer vacate(t, mine)
 	for _, dir := range a.owned.Dirs {
 		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s is still there: %v", dir, err)
@@ -143,7 +143,7 @@ func TestWhatADeadTestLeftBehindIsCleared(t *testing.T) {
 
 func TestAMachineThatCannotFetchPostgresSaysWhatToDo(t *testing.T) {
 	// The environment of the proxy is read once in the life of a process.
-	a := act(t, "fetch", EnvCache+"="+t.TempDir(), EnvPostgresURL+"=",
+	a := act(t, "fetch", EnvCache+"="+freshCache(t), EnvPostgresURL+"=",
 		"HTTPS_PROXY=http://127.0.0.1:1", "https_proxy=http://127.0.0.1:1", "NO_PROXY=", "no_proxy=")
 	for _, want := range []string{"fetch Postgres", EnvPostgresURL, "Docker"} {
 		if !strings.Contains(a.owned.Err, want) {
@@ -156,7 +156,7 @@ func TestAMachineWithoutJavaSaysWhatToDo(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	t.Setenv(EnvDocker, "off")
 	t.Setenv(EnvKafkaBrokers, "")
-	said := fatal(t, func(tb testing.TB) { Kafka(tb) })
+	said := fatal(t, func(r *recorder) { Kafka(r) })
 	for _, want := range []string{"java", EnvKafkaBrokers, "Docker"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the error does not say %q: %s", want, said)
@@ -171,10 +171,10 @@ func TestAMachineWithoutMavenSaysWhatToDo(t *testing.T) {
 	path := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(path, "java"), []byte("#!/bin/sh\n"), 0o755))
 	t.Setenv("PATH", path)
-	t.Setenv(EnvCache, t.TempDir())
+	t.Setenv(EnvCache, freshCache(t))
 	t.Setenv(EnvDocker, "off")
 	t.Setenv(EnvKafkaBrokers, "")
-	said := fatal(t, func(tb testing.TB) { Kafka(tb) })
+	said := fatal(t, func(r *recorder) { Kafka(r) })
 	for _, want := range []string{"Maven", EnvKafkaBrokers, "Docker"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the error does not say %q: %s", want, said)
@@ -191,7 +191,7 @@ func TestAPlainUserGetsServersToo(t *testing.T) {
 	}
 	home, err := newPlace(context.Background(), 0)
 	must(t, err)
-	defer home.remove()
+	defer vacate(t, home)
 	self := home.path("tests")
 	executable, err := os.Executable()
 	must(t, err)

@@ -19,6 +19,7 @@ package servers
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -114,6 +115,9 @@ func sorted(settings map[string]string, line func(name, value string) string) []
 	}
 	return lines
 }
+
+// shut closes c when its error could change nothing.
+func shut(c io.Closer) { _ = c.Close() }
 
 // poll calls try every interval until it gives nil, and gives its last error when
 // ctx ends first.

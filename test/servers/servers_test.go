@@ -32,7 +32,7 @@ func ask[T any](tb testing.TB, p *PostgresServer, sql string) T {
 	var value T
 	conn, err := p.Connect(ctx, "postgres")
 	must(tb, err)
-	defer conn.Close(ctx)
+	defer hangUp(conn)
 	if err := conn.QueryRow(ctx, sql).Scan(&value); err != nil {
 		tb.Fatalf("%s: %v", sql, err)
 	}
@@ -74,7 +74,7 @@ func (r *recorder) Fatalf(format string, args ...any) {
 }
 
 // fatal runs do, and gives what it failed with; it must fail.
-func fatal(tb testing.TB, do func(tb testing.TB)) string {
+func fatal(tb testing.TB, do func(r *recorder)) string {
 	tb.Helper()
 	r := &recorder{TB: tb}
 	done := make(chan struct{})

@@ -44,6 +44,7 @@ func Kafka(tb testing.TB, opts ...Option) *KafkaServer {
 
 // forTest is the Config that the options make, with the test's log.
 func forTest(tb testing.TB, opts []Option) Config {
+	tb.Helper()
 	c := newConfig(opts)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.NewTextHandler(tb.Output(), nil))
@@ -95,6 +96,8 @@ func (o *once[S]) close() error {
 
 // The shared servers of this process. They are global because the test functions
 // of a package share nothing else; Main ends them.
+//
+//nolint:gochecknoglobals // see above
 var (
 	sharedPostgres once[*PostgresServer]
 	sharedKafka    once[*KafkaServer]
