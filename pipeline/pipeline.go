@@ -153,12 +153,9 @@ func (s *session) publish(ctx context.Context, stop <-chan struct{}, batches <-c
 }
 
 func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []sink.Message) ([]sink.Message, error) {
-	bytes := batch.Bytes()
 	s.seen.sent(batch)
-	ticket := s.tracker.Begin(batch.End, len(batch.Rows), func() {
-		s.budget.release(bytes)
-		batch.Release()
-	})
+	batch.Hold()
+	ticket := s.tracker.Begin(batch.End, len(batch.Rows), func() { s.budget.release(batch.Release()) })
 	messages, bad := s.mapper.Map(batch.Rows, messages)
 	// The rows before a bad one are good. The ticket still waits for all of them,
 	// so nothing of this batch is confirmed.

@@ -72,7 +72,7 @@ func TestSlotAndPublicationOfEveryNameAreMadeOnceAndStreamedFrom(t *testing.T) {
 
 // Replication commands have words of their own, which a slot may be named after.
 func TestSlotNameMayBeAKeyword(t *testing.T) {
-	for _, name := range []string{"slot", "logical"} {
+	for _, name := range []string{"slot", "logical", "1st"} {
 		t.Run(name, func(t *testing.T) {
 			f := newWalFixture(t, servers.SharedPostgres(t))
 			f.config.Slot = name

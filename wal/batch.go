@@ -27,9 +27,12 @@ type assembler struct {
 	batchRows  int
 	batchBytes int
 
-	tx    transaction
-	batch Batch
-	last  LSN // the latest End ever given or due
+	tx     transaction
+	memory *arena // of the batch under construction; nil when the last one was full
+	rows   int    // in that batch
+	bytes  int    // of their text
+	end    LSN    // of that batch
+	last   LSN    // the latest End ever given or due
 }
 
 type transaction struct {
@@ -93,7 +96,7 @@ func (a *assembler) commit(rest []byte) error {
 		return fmt.Errorf("transaction ends at %v, not after its commit at %v and the position %v", c.end, c.commit, a.last)
 	}
 	a.tx.open = false
-	a.last, a.batch.End = c.end, c.end
+	a.last, a.end = c.end, c.end
 	return nil
 }
 
@@ -104,7 +107,7 @@ func (a *assembler) commit(rest []byte) error {
 // what is known, since the server starts over from where decoding reads again.
 func (a *assembler) keepalive(end LSN) {
 	if !a.tx.open && end > a.last {
-		a.last, a.batch.End = end, end
+		a.last, a.end = end, end
 	}
 }
 
@@ -196,8 +199,9 @@ func (a *assembler) warnOnce(oid uint32, r relation) {
 }
 
 func (a *assembler) row(c *cursor, r relation) error {
-	memory := a.memory()
+	memory := a.room()
 	slots := memory.newColumns(len(a.tables[r.table].Columns))
+	size := 0
 	for _, to := range r.columns {
 		text, null, err := parseColumn(c)
 		if err != nil {
@@ -205,6 +209,7 @@ func (a *assembler) row(c *cursor, r relation) error {
 		}
 		if to >= 0 && !null {
 			slots[to] = memory.copyText(text)
+			size += len(text)
 		}
 	}
 	if err := c.end(); err != nil {
@@ -219,29 +224,44 @@ func (a *assembler) row(c *cursor, r relation) error {
 		Columns: slots,
 	})
 	a.tx.rows++
+	a.rows++
+	a.bytes += size
 	return nil
 }
 
-func (a *assembler) memory() *arena {
-	if a.batch.memory == nil {
-		a.batch.memory = newArena()
+// room is the arena for the next row.
+func (a *assembler) room() *arena {
+	switch {
+	case a.memory == nil:
+		a.memory = newArena()
+	case a.rows == 0:
+		a.memory.rewindIdle()
 	}
-	return a.batch.memory
+	return a.memory
 }
 
+// full says that the batch must be cut before the next message.
 func (a *assembler) full() bool {
-	m := a.batch.memory
-	return m != nil && (len(m.rows) >= a.batchRows || m.used+rowOverhead*len(m.rows) >= a.batchBytes)
+	return a.rows > 0 && (a.memory.full() || a.rows >= a.batchRows || a.bytes+rowOverhead*a.rows >= a.batchBytes)
 }
 
 // cut gives the batch so far and begins the next; ok is false when there is
 // nothing to give.
 func (a *assembler) cut() (b Batch, ok bool) {
-	b, a.batch = a.batch, Batch{}
-	if b.memory != nil {
-		b.Rows = b.memory.rows
+	if a.rows == 0 && a.end == 0 {
+		return Batch{}, false
 	}
-	return b, len(b.Rows) > 0 || b.End != 0
+	b = Batch{End: a.end, text: a.bytes}
+	if a.rows > 0 {
+		b.memory = a.memory
+		last := a.memory.full()
+		b.Rows = a.memory.takeRows(last)
+		if last {
+			a.memory = nil
+		}
+	}
+	a.rows, a.bytes, a.end = 0, 0, 0
+	return b, true
 }
 
 // explain adds where in the log a message stands. What breaks the protocol is not

@@ -164,6 +164,10 @@ func sessionSettings(slot string) map[string]string {
 		"quote_all_identifiers": "off",
 		"search_path":           "pg_catalog",
 
+		// A role that is told of errors only would not hear the warning with which
+		// Postgres 18 skips the rows of a publication.
+		"client_min_messages": "notice",
+
 		// Our SQL quotes by doubling alone.
 		"standard_conforming_strings": "on",
 

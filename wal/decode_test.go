@@ -186,14 +186,52 @@ func TestUnlistedTableIsDroppedAloudOnce(t *testing.T) {
 	}
 }
 
-func TestBatchMemoryIsReusedWithoutOldValues(t *testing.T) {
+func TestBatchesShareMemoryAndGiveItBackTogether(t *testing.T) {
 	a := newTestAssembler(0)
-	feed(t, a, relationOf(7, "public", "outbox", "id", "note"), beginOf(0x100, commitTime, 42), insertOf(7, "a", "secret"), commitOf(0x100, 0x130))
-	batch, _ := a.cut()
-	memory := batch.memory
-	batch.Release()
-	if len(memory.rows) != 0 || memory.used != 0 || memory.columns[:2][1] != nil {
-		t.Errorf("memory after Release: %d rows, %d bytes, columns %q; want empty", len(memory.rows), memory.used, memory.columns[:2])
+	feed(t, a, relationOf(7, "public", "outbox", "id", "note"), beginOf(0x100, commitTime, 42), insertOf(7, "a", "secret"))
+	first, _ := a.cut()
+	feed(t, a, insertOf(7, "b", "note"))
+	second, _ := a.cut()
+	feed(t, a, commitOf(0x100, 0x130))
+	if first.memory != second.memory {
+		t.Error("a batch of one row took an arena of its own")
+	}
+	first.Hold()
+	second.Hold()
+	if freed := second.Release(); freed != 0 {
+		t.Errorf("the second batch freed %d bytes while the first is held, want none", freed)
+	}
+	if freed, want := first.Release(), first.Bytes()+second.Bytes(); freed != want {
+		t.Errorf("the last batch freed %d bytes, want those of both, %d", freed, want)
+	}
+	memory := a.room()
+	if memory != first.memory || len(memory.rows) != 0 || len(memory.text) != 0 {
+		t.Error("an idle arena is not used again from its beginning")
+	}
+	if memory.columns[:2][1] != nil {
+		t.Errorf("an arena that is used again holds %q", memory.columns[:2])
+	}
+}
+
+func TestAFullArenaIsLeftToItsBatches(t *testing.T) {
+	a := newTestAssembler(0)
+	feed(t, a, relationOf(7, "public", "outbox", "id", "note"), beginOf(0x100, commitTime, 42))
+	large := string(bytes.Repeat([]byte("x"), arenaBytes))
+	feed(t, a, insertOf(7, "a", large))
+	if !a.full() {
+		t.Fatal("a batch whose arena is full is not cut")
+	}
+	first, _ := a.cut()
+	feed(t, a, insertOf(7, "b", "note"))
+	if a.memory == first.memory {
+		t.Error("a full arena takes another row")
+	}
+	if string(first.Rows[0].Columns[0]) != "a" || string(first.Rows[0].Columns[1]) != large {
+		t.Error("the row that filled the arena changed")
+	}
+	first.Hold()
+	if freed := first.Release(); freed != first.Bytes() {
+		t.Errorf("freed %d bytes, want %d", freed, first.Bytes())
 	}
 }
 
@@ -206,17 +244,13 @@ func TestColumnSlotsStartAsNull(t *testing.T) {
 	}
 }
 
-func TestTextLargerThanAChunkKeepsItsNeighbours(t *testing.T) {
+func TestTextThatDoesNotFitKeepsItsNeighbours(t *testing.T) {
 	a := newArena()
 	small := a.copyText([]byte("small"))
 	large := a.copyText(bytes.Repeat([]byte("x"), 2*arenaBytes))
 	next := a.copyText([]byte("next"))
-	filler := a.copyText(bytes.Repeat([]byte("y"), arenaBytes-len("smallnext")+1))
-	if string(small) != "small" || string(next) != "next" || len(large) != 2*arenaBytes || filler[0] != 'y' {
-		t.Error("a column changed when its neighbour was copied")
-	}
-	if want := len(small) + len(large) + len(next) + len(filler); a.used != want {
-		t.Errorf("used %d bytes, want %d", a.used, want)
+	if string(small) != "small" || string(next) != "next" || len(large) != 2*arenaBytes || !a.full() {
+		t.Error("a column changed when its neighbour was copied, or the arena goes on")
 	}
 }
 

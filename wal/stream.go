@@ -78,8 +78,9 @@ var errEnded = errors.New("the server ended the stream")
 func (c *Conn) Start(ctx context.Context, from LSN) (*Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	// pglogrepl puts the name into the command as it is.
 	options := pglogrepl.StartReplicationOptions{PluginArgs: c.startOptions()}
-	err := pglogrepl.StartReplication(ctx, c.pg, c.config.Slot, pglogrepl.LSN(from), options)
+	err := pglogrepl.StartReplication(ctx, c.pg, quoteName(c.config.Slot), pglogrepl.LSN(from), options)
 	if err != nil {
 		return nil, Fault(fmt.Errorf("start slot %s at %v: %w", c.config.Slot, from, err))
 	}

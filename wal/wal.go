@@ -51,28 +51,31 @@ type Batch struct {
 	// broker, End may be confirmed.
 	End LSN
 
+	text   int // bytes of the rows' columns
 	memory *arena
 }
 
 // Bytes is the memory that the rows take until they are acked, the measure for
 // budgets: their text and an estimate of what surrounds it.
-func (b Batch) Bytes() int {
-	return b.TextBytes() + rowOverhead*len(b.Rows)
-}
+func (b Batch) Bytes() int { return b.text + rowOverhead*len(b.Rows) }
 
 // TextBytes is the size of the rows' columns as Postgres sent them.
-func (b Batch) TextBytes() int {
-	if b.memory == nil {
-		return 0
+func (b Batch) TextBytes() int { return b.text }
+
+// Hold says that the rows are in use until Release.
+func (b Batch) Hold() {
+	if b.memory != nil {
+		b.memory.hold(b.Bytes())
 	}
-	return b.memory.used
 }
 
-// Release gives the memory of the rows back for reuse. Call it at most once, and
-// only when nothing refers to the columns any more; a batch that is never
-// released is left to the garbage collector.
-func (b Batch) Release() {
-	if b.memory != nil {
-		b.memory.recycle()
+// Release ends what Hold began, once nothing refers to the columns any more. A
+// batch that is never released is left to the garbage collector. Neighbours share
+// memory, so what is freed is the sum of the Bytes of all those that were held and
+// waited for this one, and 0 while others hold on.
+func (b Batch) Release() (freed int) {
+	if b.memory == nil {
+		return b.Bytes()
 	}
+	return b.memory.release()
 }

@@ -101,6 +101,11 @@ var mutants = []mutant{
 		pkg: "./wal", test: "TestSilentServerIsFoundDeadWithinTwoIntervals",
 	},
 	{
+		name: "read: memory that is still held is used again",
+		file: "wal/arena.go", old: "\tidle := a.out == 0\n", new: "\tidle := true\n",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
 		name: "read: memory of a batch comes back with old values",
 		file: "wal/arena.go", old: "\tclear(slots)\n", new: "",
 		pkg: "./wal", test: "TestColumnSlotsStartAsNull",
