@@ -14,7 +14,6 @@ import (
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
-//nolint:gochecknoinits // the registry
 func init() {
 	register("file", "file:///var/lib/outboxcdc/orders.json", onlyPath, openFile)
 }
@@ -82,7 +81,7 @@ func openFile(ctx context.Context, u *url.URL, o Options) (Store, error) {
 // the file, and refuses what is not a file.
 func resolve(path string) (string, error) {
 	path = filepath.Clean(path)
-	info, err := os.Lstat(path)
+	info, err := os.Lstat(path) //nolint:gosec // whoever starts us names the file
 	if errors.Is(err, fs.ErrNotExist) {
 		return path, nil
 	}
@@ -93,7 +92,7 @@ func resolve(path string) (string, error) {
 		if path, err = filepath.EvalSymlinks(path); err != nil {
 			return "", err
 		}
-		if info, err = os.Lstat(path); err != nil {
+		if info, err = os.Lstat(path); err != nil { //nolint:gosec // as above
 			return "", err
 		}
 	}
@@ -266,12 +265,14 @@ func (osDisk) create(path string) (file, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return openedOr(os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600))
+	return openedOr(os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)) //nolint:gosec // whoever starts us names the file
 }
 
-func (osDisk) open(path string) (file, error) { return openedOr(os.Open(path)) }
-func (osDisk) rename(from, to string) error   { return os.Rename(from, to) }
-func (osDisk) remove(path string) error       { return os.Remove(path) }
+func (osDisk) open(path string) (file, error) {
+	return openedOr(os.Open(path)) //nolint:gosec // whoever starts us names the file
+}
+func (osDisk) rename(from, to string) error { return os.Rename(from, to) }
+func (osDisk) remove(path string) error     { return os.Remove(path) }
 
 // openedOr keeps a nil *os.File from becoming a file that is not nil.
 func openedOr(f *os.File, err error) (file, error) {

@@ -42,11 +42,11 @@ func storeOn(d *fakeDisk) *fileStore {
 }
 
 // saved gives a fake disk on which lsn is saved.
-func saved(t testing.TB, lsn wal.LSN) *fakeDisk {
-	t.Helper()
+func saved(tb testing.TB, lsn wal.LSN) *fakeDisk {
+	tb.Helper()
 	d := newFakeDisk()
-	if err := storeOn(d).Save(t.Context(), testPosition(lsn)); err != nil {
-		t.Fatal(err)
+	if err := storeOn(d).Save(tb.Context(), testPosition(lsn)); err != nil {
+		tb.Fatal(err)
 	}
 	return d
 }
@@ -150,15 +150,15 @@ func TestErrorsOfTheDiskSayWhoCanMendThem(t *testing.T) {
 }
 
 // openTest opens the store at path as a new process would.
-func openTest(t testing.TB, path string) Store {
-	t.Helper()
-	s, err := Open(t.Context(), "file://"+path, Options{Slot: testSlot})
+func openTest(tb testing.TB, path string) Store {
+	tb.Helper()
+	s, err := Open(tb.Context(), "file://"+path, Options{Slot: testSlot})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return s
@@ -331,7 +331,7 @@ func TestASaveWaitsForAnotherProcess(t *testing.T) {
 const saverPath = "OUTBOXCDC_TEST_SAVER"
 
 func TestSaveUntilKilled(t *testing.T) {
-	path := os.Getenv(saverPath)
+	path := os.Getenv(saverPath) //nolint:forbidigo // how a test program tells its copy
 	if path == "" {
 		return // not the copy
 	}
@@ -344,7 +344,9 @@ func TestSaveUntilKilled(t *testing.T) {
 		if err := s.Save(t.Context(), testPosition(lsn)); err != nil {
 			t.Fatal(err)
 		}
-		fmt.Printf("saved %d\n", lsn)
+		if _, err := fmt.Fprintf(os.Stdout, "saved %d\n", lsn); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

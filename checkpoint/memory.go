@@ -5,7 +5,6 @@ import (
 	"net/url"
 )
 
-//nolint:gochecknoinits // the registry
 func init() {
 	register("memory", "memory://", onlyScheme, func(_ context.Context, _ *url.URL, o Options) (Store, error) {
 		return NewMemory(o.Slot), nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/url"
 	"time"
@@ -17,7 +18,6 @@ import (
 	"github.com/outboxcdc/outboxcdc/wal"
 )
 
-//nolint:gochecknoinits // the registry
 func init() { register(defaultScheme, defaultScheme, onlyScheme, openPostgres) }
 
 // rowFormat is the version of the meaning of a row of outboxcdc.checkpoint. A
@@ -88,16 +88,14 @@ func openPostgres(_ context.Context, _ *url.URL, o Options) (Store, error) {
 // configure sets what a role's or a server's own settings must not decide. The
 // start-up packet outranks them.
 func configure(config *pgx.ConnConfig, o Options) {
-	for name, value := range map[string]string{
+	maps.Copy(config.RuntimeParams, map[string]string{
 		"application_name":              "outboxcdc checkpoint " + o.Slot,
 		"client_encoding":               "UTF8",
 		"search_path":                   "pg_catalog",
 		"statement_timeout":             "0", // answerTimeout it is
 		"idle_session_timeout":          "0", // an idle stream saves once a minute
 		"default_transaction_read_only": "off",
-	} {
-		config.RuntimeParams[name] = value
-	}
+	})
 	// No statement is prepared: nothing of ours stays behind in the session.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	if config.ConnectTimeout == 0 {
@@ -216,8 +214,11 @@ func (s *postgresStore) use(ctx context.Context, do func(context.Context, *pgx.C
 	}
 	s.drop()
 	if answer.Err() != nil && ctx.Err() == nil {
-		return &fault.Error{Err: fmt.Errorf("wait for the database: no answer within %v", answerTimeout),
-			Advice: "look at its load, its disk and the locks on outboxcdc.checkpoint"}
+		return &fault.Error{
+			Class:  fault.Transient,
+			Err:    fmt.Errorf("wait for the database: no answer within %v", answerTimeout),
+			Advice: "look at its load, its disk and the locks on outboxcdc.checkpoint",
+		}
 	}
 	return s.explain(err)
 }

@@ -60,23 +60,23 @@ func (s *silent) serve(conn net.Conn) {
 	}
 }
 
-func openSilent(t testing.TB, s *silent) checkpoint.Store {
-	t.Helper()
-	store, err := checkpoint.Open(t.Context(), "", checkpoint.Options{
+func openSilent(tb testing.TB, s *silent) checkpoint.Store {
+	tb.Helper()
+	store, err := checkpoint.Open(tb.Context(), "", checkpoint.Options{
 		Slot: "orders", Database: "postgres://streamer:hunter2@db/shop?sslmode=disable", Dial: s.dial,
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return store
 }
 
 // closeSilent closes the store and lets so much time pass that the driver gives up
 // its goodbye to a server that does not answer.
-func closeSilent(t testing.TB, store checkpoint.Store) {
-	t.Helper()
+func closeSilent(tb testing.TB, store checkpoint.Store) {
+	tb.Helper()
 	if err := store.Close(); err != nil {
-		t.Error(err)
+		tb.Error(err)
 	}
 	<-time.NewTimer(time.Minute).C
 }

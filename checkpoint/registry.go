@@ -99,7 +99,8 @@ func parse(rawURL string) (store, *url.URL, error) {
 	if err != nil {
 		return store{}, nil, badURL("it is no URL")
 	}
-	return kind, u, kind.check(u)
+	err = kind.check(u)
+	return kind, u, err
 }
 
 // badURL repeats nothing of the URL: whoever confuses it with the database's own

@@ -20,7 +20,8 @@ import (
 func substitute(sql string, values map[string]string) (string, error) {
 	var out strings.Builder
 	for at := 0; at < len(sql); {
-		n, err := 0, error(nil)
+		var n int
+		var err error
 		if variableAt(sql, at) {
 			n, err = putVariable(&out, sql, at, values)
 		} else if n, err = token(sql[at:]); err == nil {

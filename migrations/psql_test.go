@@ -121,13 +121,13 @@ func FuzzNoValueEscapesItsQuotes(f *testing.F) {
 }
 
 // shape is the kinds of tokens of sql without what stands in them.
-func shape(t testing.TB, sql string) string {
-	t.Helper()
+func shape(tb testing.TB, sql string) string {
+	tb.Helper()
 	var kinds []byte
 	for at := 0; at < len(sql); {
 		n, err := token(sql[at:])
 		if err != nil {
-			t.Fatalf("token(%q) = %v", sql[at:], err)
+			tb.Fatalf("token(%q) = %v", sql[at:], err)
 		}
 		kind := sql[at]
 		if kind == ' ' {
@@ -141,7 +141,7 @@ func shape(t testing.TB, sql string) string {
 		for kind == sql[at] && (kind == '\'' || kind == '"') && at+n < len(sql) && sql[at+n] == kind {
 			more, err := token(sql[at+n:])
 			if err != nil {
-				t.Fatalf("token(%q) = %v", sql[at+n:], err)
+				tb.Fatalf("token(%q) = %v", sql[at+n:], err)
 			}
 			n += more
 		}
