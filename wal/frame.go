@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	readBufferBytes = 128 << 10
+	readBufferBytes = 256 << 10
 	frameHeader     = 5 // one byte of kind, four of length; the length counts itself
 	maxFrameBytes   = 64 << 20
 )
@@ -45,12 +45,12 @@ func (f *frameReader) Read(p []byte) (int, error) {
 			f.rest = 1 + max(4, int(binary.BigEndian.Uint32(f.buf[f.start+1:])))
 			break
 		}
-		if err := f.fill(); err != nil {
+		if _, err := f.fill(); err != nil {
 			return 0, err
 		}
 	}
 	for f.buffered() == 0 {
-		if err := f.fill(); err != nil {
+		if _, err := f.fill(); err != nil {
 			return 0, err
 		}
 	}
@@ -77,21 +77,22 @@ func (f *frameReader) next() (kind byte, body []byte, ok bool) {
 	return frame[0], frame[frameHeader:], true
 }
 
-// fill reads once. The buffer grows with what has arrived, never with what a
+// fill reads once and gives the bytes that came. The buffer grows with what has arrived, never with what a
 // length field claims, and goes back to its usual size after a large message.
-func (f *frameReader) fill() error {
+func (f *frameReader) fill() (n int, err error) {
 	if err := f.makeRoom(); err != nil {
-		return err
+		return 0, err
 	}
-	n, err := f.r.Read(f.buf[f.end:])
+	n, err = f.r.Read(f.buf[f.end:])
 	f.end += n
-	if n > 0 {
-		return nil
+	switch {
+	case n > 0:
+		return n, nil
+	case err == nil:
+		return 0, io.ErrNoProgress
+	default:
+		return 0, err
 	}
-	if err == nil {
-		return io.ErrNoProgress
-	}
-	return err
 }
 
 func (f *frameReader) makeRoom() error {

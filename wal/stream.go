@@ -43,6 +43,7 @@ type Stream struct {
 	conn   net.Conn
 	frames *frameReader
 	rows   assembler
+	pace   pace
 	config Config
 	logger *slog.Logger
 
@@ -101,7 +102,7 @@ func newStream(conn net.Conn, frames *frameReader, config Config, from LSN) *Str
 		interval = DefaultStatusInterval
 	}
 	s := &Stream{
-		conn: conn, frames: frames, config: config, logger: logger,
+		conn: conn, frames: frames, pace: newPace(conn), config: config, logger: logger,
 		interval: interval, tick: min(interval/10, time.Second/2),
 	}
 	s.rows = assembler{
@@ -209,18 +210,47 @@ func (s *Stream) read(ctx context.Context, stop <-chan struct{}, out chan<- Batc
 		if err := s.report(time.Now()); err != nil {
 			return err
 		}
-		if err := s.conn.SetReadDeadline(time.Now().Add(s.tick)); err != nil {
-			return fmt.Errorf("set read deadline: %w", err)
+		if err := s.setDeadline(time.Now()); err != nil {
+			return err
 		}
 		if ended(ctx, stop) {
 			return nil
 		}
-		switch err := s.frames.fill(); {
-		case err == nil:
-			s.heard = time.Now()
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return s.explainRead(err)
+		if err := s.fill(); err != nil {
+			return err
 		}
+	}
+}
+
+// setDeadline makes the next read end with the tick, or with the wait for a large
+// piece.
+func (s *Stream) setDeadline(now time.Time) error {
+	patience := s.tick
+	if s.pace.wait(now) {
+		patience = coalesceTime
+	}
+	if err := s.conn.SetReadDeadline(now.Add(patience)); err != nil {
+		return fmt.Errorf("set read deadline: %w", err)
+	}
+	return nil
+}
+
+// fill reads once. No bytes before the deadline are no error: it is the tick, or a
+// wait that is over and whose bytes the next read takes.
+func (s *Stream) fill() error {
+	n, err := s.frames.fill()
+	now := time.Now()
+	switch {
+	case err == nil:
+		s.heard = now
+		s.pace.got(n, now)
+		return nil
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return s.explainRead(err)
+	case s.pace.armed:
+		return s.pace.relax(now)
+	default:
+		return nil
 	}
 }
 
@@ -379,6 +409,9 @@ func (s *Stream) idle(ctx context.Context) error {
 // what is saved is where the next session starts; errors end it silently.
 func (s *Stream) goodbye() {
 	now := time.Now()
+	if s.pace.armed && s.pace.relax(now) != nil { // the server's answer is short
+		return
+	}
 	if s.writeStatus(now, false) != nil || s.conn.SetDeadline(now.Add(goodbyeTimeout)) != nil {
 		return
 	}
@@ -393,7 +426,7 @@ func (s *Stream) goodbye() {
 			s.conn.Write([]byte{'X', 0, 0, 0, 4}) //nolint:errcheck // Terminate; the server sees the close as well
 			return
 		case !ok:
-			if s.frames.fill() != nil {
+			if _, err := s.frames.fill(); err != nil {
 				return
 			}
 		}
