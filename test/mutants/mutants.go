@@ -2,11 +2,11 @@ package main
 
 const simulation = "TestSimulatedWorldsLoseAndReorderNothing"
 
-// mutants are mistakes that real projects have shipped, and each line of the chain
+// chainMutants are mistakes that real projects have shipped, and each line of the chain
 // read, send, ack, mark, save, confirm broken once.
 //
 //nolint:gochecknoglobals // a table
-var mutants = []mutant{
+var chainMutants = []mutant{
 	// The unsafe ledgers: rules for what to confirm that lose events.
 	{
 		name: "ledger: confirm every keepalive",
