@@ -52,7 +52,9 @@ func TestRowBecomesAMessage(t *testing.T) {
 		Time:  time.Unix(1700000000, 0).UTC(),
 		Headers: []sink.Header{
 			header("id", "f3"), header("event_type", "placed"), header("aggregate_type", "order"),
-			header("trace", "ü"), header("n", "1.50"), {Key: "none"}, header("deep", `{"a": [1, 2]}`),
+			header("trace", "ü"), header("n", "1.50"),
+			{Key: "none"},
+			header("deep", `{"a": [1, 2]}`),
 			header("outboxcdc-position", "00000000016B3748/3"),
 		},
 	}}

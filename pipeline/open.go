@@ -27,8 +27,7 @@ func (r *Runner) open(ctx context.Context) (*session, error) {
 	}
 	s, err := r.openWith(ctx, conn)
 	if err != nil {
-		conn.Close(ctx)
-		return nil, err
+		return nil, errors.Join(err, conn.Close(ctx))
 	}
 	return s, nil
 }
@@ -91,7 +90,7 @@ func (r *Runner) prepare(ctx context.Context, conn *wal.Conn) (checkpoint.Positi
 		return none, err
 	}
 	if verdict.warning != "" {
-		r.logger.Warn(verdict.warning)
+		r.logger.Warn("the stream goes on after a failover", slog.String("window", verdict.warning))
 	}
 	if err := r.preflight(ctx, conn, verdict.first); err != nil {
 		return none, err
@@ -204,7 +203,7 @@ func (r *Runner) warn(findings []fault.Finding) {
 	r.warned = true
 	for _, f := range findings {
 		if f.Severity == fault.Warning {
-			r.logger.Warn(f.Problem, slog.String("subject", f.Subject), slog.String("fix", f.Fix))
+			r.logger.Warn("preflight", slog.String("subject", f.Subject), slog.String("problem", f.Problem), slog.String("fix", f.Fix))
 		}
 	}
 }

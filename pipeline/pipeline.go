@@ -137,8 +137,12 @@ func outcome(cause, flushed, saved error) error {
 func (s *session) publish(ctx context.Context, stop <-chan struct{}, batches <-chan wal.Batch) error {
 	var messages []sink.Message
 	for batch := range batches {
-		if over(stop) || s.tracker.Err() != nil {
-			return nil // what is still queued was not sent, and is read again
+		// What is still queued was not sent, and the next session reads it again.
+		if over(stop) {
+			return nil
+		}
+		if err := s.tracker.Err(); err != nil {
+			return err
 		}
 		if err := s.budget.acquire(ctx, batch.Bytes()); err != nil {
 			return err

@@ -389,7 +389,9 @@ func TestBatchesBeyondTheBudgetAreNotSent(t *testing.T) {
 		(<-x.sink.acks)(nil)
 		<-x.sink.acks
 		cancel()
-		<-x.done
+		if err := <-x.done; !errors.Is(err, context.Canceled) {
+			t.Errorf("session ended with %v, want that it was cancelled", err)
+		}
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -82,13 +83,12 @@ type world struct {
 	server *waltest.Server
 	tally  tally
 
-	mu       sync.Mutex
-	events   []event               // committed, in commit order
-	perKey   [simKeys]int          // events of each key
-	log      [simPartitions][]item // what the broker holds
-	held     map[int]bool          // events that it holds
-	saved    checkpoint.Position
-	savedErr error
+	mu     sync.Mutex
+	events []event               // committed, in commit order
+	perKey [simKeys]int          // events of each key
+	log    [simPartitions][]item // what the broker holds
+	held   map[int]bool          // events that it holds
+	saved  checkpoint.Position
 }
 
 // event is one committed outbox row.
@@ -262,7 +262,8 @@ func (w *world) disturb(kill context.CancelFunc, stop chan<- struct{}, done <-ch
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-done:
+	case err := <-done:
+		w.t.Logf("the session ended by itself: %v", err)
 		return
 	}
 	switch w.random.n(4) {
@@ -278,7 +279,7 @@ func (w *world) disturb(kill context.CancelFunc, stop chan<- struct{}, done <-ch
 	default:
 		close(stop)
 	}
-	<-done
+	w.t.Logf("the session was ended: %v", <-done)
 }
 
 func (w *world) position() wal.LSN {
@@ -469,9 +470,9 @@ func (b *simBroker) settle(m simMessage, err error) {
 func (b *simBroker) Send(ctx context.Context, msgs []sink.Message, ack sink.Ack) error {
 	for _, m := range msgs {
 		var it item
-		fmt.Sscan(string(m.Key[1:]), &it.key)
+		it.key = number(m.Key[1:])
 		at := slices.IndexFunc(m.Headers, func(h sink.Header) bool { return h.Key == "id" })
-		fmt.Sscan(string(m.Headers[at].Value), &it.event)
+		it.event = number(m.Headers[at].Value)
 		b.w.mu.Lock()
 		it.n = b.w.events[it.event].n
 		b.w.mu.Unlock()
@@ -484,6 +485,15 @@ func (b *simBroker) Send(ctx context.Context, msgs []sink.Message, ack sink.Ack)
 		}
 	}
 	return nil
+}
+
+// number reads what the world itself wrote.
+func number(text []byte) int {
+	n, err := strconv.Atoi(string(text))
+	if err != nil {
+		panic(err)
+	}
+	return n
 }
 
 func (b *simBroker) Flush(ctx context.Context) error {

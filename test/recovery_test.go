@@ -38,7 +38,7 @@ func (l *line) delivered(t *testing.T) delivery {
 // reconnect asks from a new connection, since the server may have been restarted.
 func (l *line) reconnect(t *testing.T) {
 	t.Helper()
-	l.sql.Close(context.Background())
+	l.sql.Close(context.Background()) //nolint:errcheck // it may be broken already
 	l.sql = l.db.Server.Conn(t, l.db.Name)
 }
 

@@ -15,7 +15,7 @@ import (
 
 // built makes outboxcdc once for all tests of the package, with the race
 // detector, and gives its path.
-var built = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // built once
+var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "outboxcdc-test")
 	if err != nil {
 		return "", err
@@ -132,7 +132,7 @@ func (s *streamer) await(tb testing.TB) int {
 	tb.Helper()
 	select {
 	case <-s.done:
-	case <-time.After(time.Minute): //nolint:forbidigo // the process is not in a bubble
+	case <-time.After(time.Minute):
 		tb.Fatalf("outboxcdc did not end within a minute:\n%s", s.log)
 	}
 	return s.cmd.ProcessState.ExitCode()

@@ -57,7 +57,7 @@ func (w *workload) write(ctx context.Context, events int64, writers int) error {
 			if err != nil {
 				return err
 			}
-			defer conn.Close(context.Background())
+			defer conn.Close(context.Background()) //nolint:errcheck // the server goes with the test
 			for w.written.Load() < goal && ctx.Err() == nil {
 				if err := w.transaction(ctx, conn, random); err != nil {
 					return err

@@ -30,6 +30,7 @@ type arena struct {
 	open bool // the reader may add more
 }
 
+//nolint:gochecknoglobals // a pool is one for the process or none
 var arenas = sync.Pool{New: func() any {
 	return &arena{
 		rows:    make([]Row, 0, arenaRows),

@@ -29,14 +29,13 @@ const (
 // errTruncated means that a message ends before its fields do.
 var errTruncated = errors.New("message is truncated")
 
-// postgresEpoch is the zero of the protocol's timestamps.
-var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+// postgresEpoch is the zero of the protocol's timestamps, 2000-01-01, in Unix
+// microseconds.
+const postgresEpoch = 946_684_800_000_000
 
+// pgTime reads a timestamp, which is signed.
 func pgTime(micros uint64) time.Time {
-	// Microseconds overflow time.Duration after 292 years, so seconds go first.
-	const perSecond = 1_000_000
-	m := int64(micros) //nolint:gosec // the protocol's timestamp is signed
-	return time.Unix(postgresEpoch.Unix()+m/perSecond, m%perSecond*1000).UTC()
+	return time.UnixMicro(postgresEpoch + int64(micros)).UTC()
 }
 
 // cursor reads fields from a message without ever passing its end. The first

@@ -10,7 +10,7 @@ import (
 
 func beginOf(commit LSN, at time.Time, xid uint32) []byte {
 	m := binary.BigEndian.AppendUint64([]byte{'B'}, uint64(commit))
-	m = binary.BigEndian.AppendUint64(m, uint64(at.Sub(postgresEpoch).Microseconds()))
+	m = binary.BigEndian.AppendUint64(m, uint64(at.UnixMicro()-postgresEpoch))
 	return binary.BigEndian.AppendUint32(m, xid)
 }
 

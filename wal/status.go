@@ -21,7 +21,7 @@ func appendStatus(dst []byte, confirmed LSN, now time.Time, replyWanted bool) []
 	for range 3 { // write, flush, apply
 		dst = binary.BigEndian.AppendUint64(dst, uint64(confirmed))
 	}
-	dst = binary.BigEndian.AppendUint64(dst, uint64(now.Sub(postgresEpoch).Microseconds()))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(now.UnixMicro()-postgresEpoch))
 	if replyWanted {
 		return append(dst, 1)
 	}

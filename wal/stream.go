@@ -151,7 +151,7 @@ func (s *Stream) Confirmed() LSN { return LSN(s.confirmed.Load()) }
 //
 // Every batch is passed on whole or not at all.
 func (s *Stream) Run(ctx context.Context, stop <-chan struct{}, out chan<- Batch) error {
-	defer s.conn.Close() //nolint:errcheck // nothing is owed to a connection at its end
+	defer s.conn.Close()
 	s.heard = time.Now()
 
 	woken := s.wakeOn(ctx, stop)

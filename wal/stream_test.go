@@ -54,7 +54,7 @@ func bubble(t *testing.T, queue int, body func(t *testing.T, ctx context.Context
 		go func() { r.done <- stream.Run(running, r.stop, r.out) }()
 		body(t, ctx, r)
 		hangUp()
-		for range r.out { //nolint:revive // until the stream closes it
+		for range r.out {
 		}
 		server.Cut()
 	})

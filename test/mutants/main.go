@@ -88,10 +88,12 @@ func (m mutant) try(ctx context.Context, dir string) (killed bool, err error) {
 		return false, err
 	}
 	binary := filepath.Join(dir, "mutant.test")
+	//nolint:gosec // the words come from the table
 	build := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "synctests", "-overlay", overlay, "-o", binary, m.pkg)
 	if out, err := build.CombinedOutput(); err != nil {
 		return false, fmt.Errorf("does not compile: %w\n%s", err, out)
 	}
+	//nolint:gosec // built above
 	test := exec.CommandContext(ctx, binary, "-test.run", "^("+m.test+")", "-test.timeout", killTimeout)
 	test.Dir = m.pkg
 	out, err := test.CombinedOutput()
@@ -115,7 +117,8 @@ func (m mutant) overlay(dir string) (string, error) {
 		return "", fmt.Errorf("the text to replace stands %d times in %s, want once", n, m.file)
 	}
 	changed := filepath.Join(dir, "changed.go")
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(source), m.old, m.new, 1)), 0o600); err != nil {
+	mutated := strings.Replace(string(source), m.old, m.new, 1)
+	if err := os.WriteFile(changed, []byte(mutated), 0o600); err != nil { //nolint:gosec // a folder of our own
 		return "", err
 	}
 	path, err := filepath.Abs(m.file)

@@ -10,11 +10,9 @@ import (
 // The encoders below write what a walsender writes. Each appends one message to
 // dst and gives the result.
 
-var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+const epoch = 946_684_800_000_000 // 2000-01-01 in Unix microseconds
 
-func micros(t time.Time) uint64 {
-	return uint64(t.Sub(epoch).Microseconds())
-}
+func micros(t time.Time) uint64 { return uint64(t.UnixMicro() - epoch) }
 
 // AppendFrame appends a protocol message of a kind with its length.
 func AppendFrame(dst []byte, kind byte, body []byte) []byte {
@@ -24,7 +22,7 @@ func AppendFrame(dst []byte, kind byte, body []byte) []byte {
 }
 
 // AppendXLogData appends a pgoutput message inside XLogData inside CopyData.
-func AppendXLogData(dst []byte, message []byte) []byte {
+func AppendXLogData(dst, message []byte) []byte {
 	body := make([]byte, 1+3*8, 1+3*8+len(message))
 	body[0] = 'w'
 	return AppendFrame(dst, 'd', append(body, message...))

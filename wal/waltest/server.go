@@ -173,8 +173,8 @@ func (s *Server) Cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		c.client.Close() //nolint:errcheck // a pipe
-		c.server.Close() //nolint:errcheck // a pipe
+		c.client.Close()
+		c.server.Close()
 	}
 }
 
@@ -247,7 +247,7 @@ func (c *conn) serve() {
 var startReplication = regexp.MustCompile(`^START_REPLICATION SLOT \S+ LOGICAL (\S+)`)
 
 func (c *conn) leave() {
-	c.server.Close() //nolint:errcheck // a pipe
+	c.server.Close()
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	delete(c.s.conns, c)
