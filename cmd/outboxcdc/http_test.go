@@ -109,6 +109,13 @@ func exposition(tb testing.TB, s pipeline.Stats) string {
 	return ours.String()
 }
 
+func TestASlotWithoutALimitIsNotInDanger(t *testing.T) {
+	text := exposition(t, pipeline.Stats{SlotLookedAt: time.Unix(1, 0), Slot: wal.Slot{RetainedBytes: 5, SafeBytes: -1}})
+	if !strings.Contains(text, "outboxcdc_slot_retained_bytes") || strings.Contains(text, "outboxcdc_slot_safe_bytes") {
+		t.Errorf("a slot without a limit is given as:\n%s", text)
+	}
+}
+
 func TestATakenPortIsNamedWithTheFlag(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

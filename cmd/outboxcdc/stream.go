@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -51,5 +52,9 @@ func (p *program) stream(c *cli.Context) error {
 		}
 		defer hangUp()
 	}
-	return p.runToTheEnd(c.Context, runner, logger)
+	if err := p.runToTheEnd(c.Context, runner, logger); err != nil {
+		return err
+	}
+	logger.Info("stopped", slog.String("confirmed", runner.Stats().Confirmed.String()))
+	return nil
 }

@@ -41,6 +41,7 @@ const exitCodes = `Exit codes:
 // repeats values in it, in quotes or behind the equals sign: one may be a password.
 func badFlag(c *cli.Context, err error, _ bool) error {
 	text, _, _ := strings.Cut(quoted().ReplaceAllString(err.Error(), "…"), "=")
+	text = oneDash().ReplaceAllString(text, " --$1")
 	return fault.NewUsage(errors.New(text), helpAdvice(c))
 }
 
@@ -50,6 +51,9 @@ func quoted() *regexp.Regexp { return regexp.MustCompile(`"(\\.|[^"\\])*"`) }
 func helpAdvice(c *cli.Context) string {
 	return fmt.Sprintf("%q shows what there is", c.Command.HelpName+" --help")
 }
+
+// oneDash is how the library writes flags.
+func oneDash() *regexp.Regexp { return regexp.MustCompile(` -(\w)`) }
 
 // noCommand answers a command line without a command that we know.
 func (p *program) noCommand(c *cli.Context) error {
