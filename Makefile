@@ -4,18 +4,22 @@ GO   ?= go
 TAGS := synctests
 PKGS  = $(shell $(GO) list ./... | grep -v '/test\(/\|$$\)')
 
+# The command is static. The demo is built alike, so that what they share is compiled
+# once: on a fresh machine that is most of the wait.
+BUILD_ENV := CGO_ENABLED=0
+
 # Built and run by Go itself, so that the version is the same for everyone.
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-unit test-e2e lint docker clean FORCE
+.PHONY: help build demo test test-unit test-e2e lint mutants docker clean FORCE
 .NOTPARALLEL: # the tests take all cores, one kind after the other
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: bin/outboxcdc ## see it work: Postgres, a broker and a workload, all on this machine
-	@$(GO) run ./test/demo -outboxcdc bin/outboxcdc
+	@$(BUILD_ENV) $(GO) run -trimpath ./test/demo -outboxcdc bin/outboxcdc
 
 test: test-unit test-e2e ## everything that must hold: unit tests, then real Postgres and Kafka
 
@@ -25,6 +29,9 @@ test-unit: ## unit and bubble tests with the race detector
 test-e2e: ## end to end on real servers, fetched once when the machine has none
 	$(GO) test -tags $(TAGS) -count 1 -timeout 30m ./test/...
 
+mutants: ## plant one bug after the other: each must be caught
+	$(GO) run ./test/mutants
+
 lint: ## the rules of .golangci.yml
 	$(GOLANGCI) run ./...
 
@@ -33,7 +40,8 @@ build: bin/outboxcdc ## the command, into bin/
 # Go knows better than make what has changed. Where git refuses to read the clone,
 # such as another user's, the binary goes without a version rather than unbuilt.
 bin/outboxcdc: FORCE
-	@CGO_ENABLED=0 $(GO) build -trimpath -o $@ \
+	@echo 'go build ./cmd/outboxcdc'
+	@$(BUILD_ENV) $(GO) build -trimpath -o $@ \
 		-buildvcs=$$(git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false) ./cmd/outboxcdc
 
 docker: ## the image outboxcdc:local
