@@ -133,7 +133,7 @@ func mistakes() map[string]mistake {
 			args: []string{"--sink", "ftp://b1"}, exit: fault.ExitUsage, says: []string{"sink", "kafka://", "stdout"},
 		},
 		"unknown Kafka setting": {
-			args: []string{"--sink", "kafka://b1:9092?lingerms=5"}, exit: fault.ExitUsage, says: []string{"sink", "lingerms"},
+			args: []string{"--sink", "kafka://b1:9092?lingerms=5"}, exit: fault.ExitUsage, says: []string{"sink", "linger.ms"},
 		},
 		"illegal topic": {
 			args: []string{"--topic", "a b"}, exit: fault.ExitUsage, says: []string{"topic", "a b"},
