@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
@@ -48,6 +49,11 @@ type Config struct {
 	BufferBytes   int           // of rows that are sent and not yet acked
 	QueueBatches  int           // between reading and sending
 
+	// Jitter gives the random part of a pause between two sessions, from 0 to most.
+	// It is for simulation, where every choice comes from one seed; nil means
+	// rand.N.
+	Jitter func(most time.Duration) time.Duration
+
 	Logger *slog.Logger // nil discards
 }
 
@@ -75,6 +81,9 @@ func (c *Config) setDefaults() {
 	setDefault(&c.WatchInterval, DefaultWatch)
 	setDefault(&c.BufferBytes, DefaultBufferBytes)
 	setDefault(&c.QueueBatches, DefaultQueueBatches)
+	if c.Jitter == nil {
+		c.Jitter = func(most time.Duration) time.Duration { return rand.N(most + 1) }
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

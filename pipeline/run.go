@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
@@ -101,7 +100,7 @@ func (r *Runner) retry(err error, pause time.Duration) time.Duration {
 		r.standby(err)
 		return standbyPause
 	}
-	jittered := pause/2 + rand.N(pause/2+1)
+	jittered := pause/2 + r.config.Jitter(pause/2)
 	r.board.set(Retrying, err.Error())
 	r.board.broke(err)
 	r.logger.Warn("session ended, another follows",
