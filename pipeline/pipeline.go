@@ -11,6 +11,7 @@ import (
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
 	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/pipeline/failpoint"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/sink"
 	"github.com/outboxcdc/outboxcdc/wal"
@@ -98,8 +99,10 @@ func (s *session) run(ctx context.Context, stop <-chan struct{}) error {
 	defer cutOff.Stop()
 	<-published
 	flushed := s.flush(sending)
+	failpoint.Pass(failpoint.StopFlushed)
 	others.Wait() //nolint:errcheck // the first error is the cause
 	saved := s.lastSave(connected)
+	failpoint.Pass(failpoint.StopSaved)
 	hangUp()
 	reader.Wait() //nolint:errcheck // as above
 	return outcome(cause, flushed, saved)
@@ -157,15 +160,20 @@ func (s *session) publish(ctx context.Context, stop <-chan struct{}, batches <-c
 }
 
 func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []sink.Message) ([]sink.Message, error) {
+	failpoint.Pass(failpoint.AfterReceive)
 	s.seen.sent(batch)
 	batch.Hold()
-	ticket := s.tracker.Begin(batch.End, len(batch.Rows), func() { s.budget.release(batch.Release()) })
+	ticket := s.tracker.Begin(batch.End, len(batch.Rows), func() {
+		s.budget.release(batch.Release())
+		failpoint.Pass(failpoint.AfterAck)
+	})
 	messages, bad := s.mapper.Map(batch.Rows, messages)
 	// The rows before a bad one are good. The ticket still waits for all of them,
 	// so nothing of this batch is confirmed.
 	if err := s.sink.Send(ctx, messages, ticket.Ack); err != nil {
 		return messages, fmt.Errorf("send: %w", err)
 	}
+	failpoint.Pass(failpoint.AfterSend)
 	return messages, bad
 }
 

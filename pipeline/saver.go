@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
+	"github.com/outboxcdc/outboxcdc/pipeline/failpoint"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/wal"
 )
@@ -90,10 +91,12 @@ func (s *saver) save(ctx context.Context) error {
 	if err := s.store.Save(ctx, next); err != nil {
 		return explainSave(mark.LSN, err)
 	}
+	failpoint.Pass(failpoint.AfterSave)
 	s.position, s.rows, s.at = next, mark.Rows, time.Now()
 	s.seen.saved.Store(uint64(mark.LSN))
 	s.confirm(mark.LSN)
 	s.seen.confirmed.Store(uint64(mark.LSN))
+	failpoint.Pass(failpoint.AfterConfirm)
 	return nil
 }
 

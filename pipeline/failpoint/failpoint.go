@@ -1,0 +1,22 @@
+// Package failpoint names the places of the chain at which a test may let the
+// process die as a power cut would.
+//
+// It knows names and nothing else. In a binary that is built without the tag
+// failpoints, which is every binary that is shipped, Pass is empty and the compiler
+// leaves nothing of it. With the tag, OUTBOXCDC_FAILPOINT=after-save:7 makes the
+// process kill itself with SIGKILL when it passes that point for the seventh time.
+package failpoint
+
+// Point is a place of the chain.
+type Point string
+
+// The points, in the order in which an event passes them.
+const (
+	AfterReceive Point = "after-receive" // a batch was read, and the ledger does not know it
+	AfterSend    Point = "after-send"    // a batch was handed to the sink
+	AfterAck     Point = "after-ack"     // the broker holds a batch, and the mark includes it
+	AfterSave    Point = "after-save"    // a mark is durable, and the slot does not know it
+	AfterConfirm Point = "after-confirm" // the stream was told, the server not yet
+	StopFlushed  Point = "stop-flushed"  // a stop has waited for the last acks and not saved them
+	StopSaved    Point = "stop-saved"    // a stop has saved all, and the connection has not said goodbye
+)
