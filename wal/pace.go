@@ -11,7 +11,7 @@ const (
 	coalesceBytes  = 128 << 10            // what a read waits for; 64 KiB and 512 KiB were slower
 	coalesceTime   = 2 * time.Millisecond // and for how long at the most
 	busyReads      = 24                   // so many reads in coalesceTime are a backlog, or may be one
-	busyBytes      = 16 << 10             // so few bytes in coalesceTime are none
+	busyBytes      = 8 << 10              // and fewer bytes than that are none
 	coalescePause  = 100 * time.Millisecond
 	immediateBytes = 1
 )
@@ -26,15 +26,23 @@ const (
 //
 // It must not make a row wait for company. A read that waits has a deadline of
 // coalesceTime; when it passes, the mark is taken back and what is there is read.
-// A wait that brought little was no backlog, and the next one comes no sooner than
-// coalescePause later. On an idle or a slow log there are too few reads to try.
+// When that was much, the next read waits again. When it was little there was no
+// backlog, and the next wait comes no sooner than coalescePause later. On an idle
+// or a slow log there are too few reads to try.
 type pace struct {
 	water   func(bytes int) error // sets the mark; nil where the system has none
-	armed   bool
-	since   time.Time // beginning of the window
-	reads   int       // in the window
-	bytes   int       // in the window, or since it was armed
-	resumes time.Time // when the next wait may come
+	armed   bool                  // the mark is set
+	relaxed bool                  // it was taken back, and the read that takes the rest is due
+	since   time.Time             // beginning of the window
+	reads   int                   // in the window
+	bytes   int                   // in the window, or since the mark was set
+	resumes time.Time             // when the next wait may come
+}
+
+// lowWaterer is a connection that has the mark without being a socket; simulations
+// have such.
+type lowWaterer interface {
+	SetReadLowWater(bytes int) error
 }
 
 // newPace finds the socket below a connection; a connection without one, such as a
@@ -42,6 +50,9 @@ type pace struct {
 func newPace(conn net.Conn) pace {
 	if secure, ok := conn.(*tls.Conn); ok {
 		conn = secure.NetConn()
+	}
+	if w, ok := conn.(lowWaterer); ok {
+		return pace{water: w.SetReadLowWater}
 	}
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
@@ -56,16 +67,29 @@ func newPace(conn net.Conn) pace {
 
 // got counts a read.
 func (p *pace) got(n int, now time.Time) {
-	if !p.armed && now.Sub(p.since) > coalesceTime {
+	if !p.armed && !p.relaxed && now.Sub(p.since) > coalesceTime {
 		p.since, p.reads, p.bytes = now, 0, 0
 	}
 	p.reads++
 	p.bytes += n
+	if p.relaxed {
+		p.judge(now)
+	}
+}
+
+// judge looks back on a wait: what came since the mark was set.
+func (p *pace) judge(now time.Time) {
+	p.relaxed, p.since = false, now
+	if p.bytes >= busyBytes {
+		p.reads = busyReads // the next read waits again
+		return
+	}
+	p.reads, p.bytes, p.resumes = 0, 0, now.Add(coalescePause)
 }
 
 // wait says whether the next read is to wait for a large piece.
 func (p *pace) wait(now time.Time) bool {
-	if p.armed || p.water == nil {
+	if p.armed || p.relaxed || p.water == nil {
 		return p.armed
 	}
 	busy := now.Sub(p.since) <= coalesceTime && (p.reads >= busyReads || p.bytes >= busyBytes)
@@ -81,10 +105,7 @@ func (p *pace) wait(now time.Time) bool {
 }
 
 // relax ends the waiting: the next read takes whatever is there.
-func (p *pace) relax(now time.Time) error {
-	if p.bytes < busyBytes {
-		p.resumes = now.Add(coalescePause)
-	}
-	p.armed, p.since, p.reads, p.bytes = false, now, 0, 0
+func (p *pace) relax() error {
+	p.armed, p.relaxed = false, true
 	return p.water(immediateBytes)
 }

@@ -56,9 +56,10 @@ func TestAWaitThatBroughtLittleIsNotRepeatedSoon(t *testing.T) {
 		t.Fatal("a burst is not waited for")
 	}
 	now = now.Add(coalesceTime)
-	if err := p.relax(now); err != nil {
+	if err := p.relax(); err != nil {
 		t.Fatal(err)
 	}
+	p.got(100, now)
 	burst()
 	if p.wait(now) {
 		t.Error("the next burst is waited for at once, though the last wait brought nothing")
@@ -70,6 +71,45 @@ func TestAWaitThatBroughtLittleIsNotRepeatedSoon(t *testing.T) {
 	}
 	if len(set) != 3 || set[0] != coalesceBytes || set[1] != immediateBytes || set[2] != coalesceBytes {
 		t.Errorf("marks %v, want %d, %d, %d", set, coalesceBytes, immediateBytes, coalesceBytes)
+	}
+}
+
+func TestAWaitThatBroughtMuchIsRepeatedAtOnce(t *testing.T) {
+	var set waters
+	p := pace{water: set.set}
+	now := time.Unix(0, 0)
+	for range busyReads {
+		p.got(100, now)
+	}
+	for range 3 {
+		if !p.wait(now) {
+			t.Fatal("a backlog is not waited for")
+		}
+		now = now.Add(coalesceTime)
+		if err := p.relax(); err != nil {
+			t.Fatal(err)
+		}
+		p.got(busyBytes, now)
+	}
+}
+
+func TestARowThatComesAloneAfterAWaitIsReadAtOnce(t *testing.T) {
+	var set waters
+	p := pace{water: set.set}
+	now := time.Unix(0, 0)
+	for range busyReads {
+		p.got(100, now)
+	}
+	p.wait(now)
+	if err := p.relax(); err != nil {
+		t.Fatal(err)
+	}
+	if p.wait(now) {
+		t.Error("the read after a wait waits too, before it is known what the wait brought")
+	}
+	p.got(100, now)
+	if p.wait(now) || set[len(set)-1] != immediateBytes {
+		t.Errorf("waits after a single row, marks %v", set)
 	}
 }
 

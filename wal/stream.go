@@ -248,7 +248,7 @@ func (s *Stream) fill() error {
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		return s.explainRead(err)
 	case s.pace.armed:
-		return s.pace.relax(now)
+		return s.pace.relax()
 	default:
 		return nil
 	}
@@ -409,7 +409,7 @@ func (s *Stream) idle(ctx context.Context) error {
 // what is saved is where the next session starts; errors end it silently.
 func (s *Stream) goodbye() {
 	now := time.Now()
-	if s.pace.armed && s.pace.relax(now) != nil { // the server's answer is short
+	if s.pace.armed && s.pace.relax() != nil { // the server's answer is short
 		return
 	}
 	if s.writeStatus(now, false) != nil || s.conn.SetDeadline(now.Add(goodbyeTimeout)) != nil {
