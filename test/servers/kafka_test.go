@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -90,6 +91,23 @@ func TestRecordsAreTheWholeTopicInOrder(t *testing.T) {
 	}
 	if len(r.Headers) != 1 || r.Headers[0].Key != "h" || !bytes.Equal(r.Headers[0].Value, []byte{1}) {
 		t.Errorf("headers %v", r.Headers)
+	}
+}
+
+// TestRecordsAreTheWholeTopicInOrder alone would depend on how the broker answers:
+// here the fetches mix the partitions for sure, and the client has little at once.
+func TestRecordsOfManyFetchesAreInOrder(t *testing.T) {
+	k := SharedKafka(t)
+	topic := k.Topic(t, 2)
+	client := k.Client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchCompression(kgo.NoCompression()))
+	value := make([]byte, 900_000) // a fetch takes one megabyte of a partition
+	for i := range int32(12) {
+		produce(t, client, &kgo.Record{Topic: topic, Partition: i % 2, Value: value})
+	}
+	got := k.Records(t, topic)
+	if len(got) != 12 || !slices.IsSortedFunc(got, inOrder) {
+		t.Errorf("%d records, sorted: %v; want 12 in order", len(got), slices.IsSortedFunc(got, inOrder))
 	}
 }
 

@@ -206,8 +206,11 @@ func (k *KafkaServer) readSpan(ctx context.Context, topic string, s span) ([]*kg
 			}
 		})
 	}
-	slices.SortFunc(records, func(a, b *kgo.Record) int {
-		return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
-	})
+	slices.SortFunc(records, inOrder)
 	return records, nil
+}
+
+// inOrder orders records by partition and offset: fetches mix the partitions.
+func inOrder(a, b *kgo.Record) int {
+	return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
 }

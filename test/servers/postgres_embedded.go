@@ -133,6 +133,9 @@ func extract(archive, dir string) error {
 // is: the servant must.
 func unpack(root *os.Root, header *tar.Header, content io.Reader) error {
 	name := filepath.Clean(header.Name)
+	if !filepath.IsLocal(name) {
+		return errors.New("the name leads out of the directory")
+	}
 	mode := header.FileInfo().Mode().Perm() | 0o444
 	// The archives name hardly any directory.
 	if err := passable(root, filepath.Dir(name)); err != nil {

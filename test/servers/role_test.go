@@ -101,7 +101,9 @@ func TestServersEndWithTheProcessThatStartedThem(t *testing.T) {
 	} {
 		t.Run(role, func(t *testing.T) {
 			t.Parallel()
-			a := act(t, role)
+			// In a cache that nobody else clears: a server whose directory is deleted
+			// ends as well, after a while.
+			a := act(t, role, EnvCache+"="+filledCache(t))
 			if a.owned.Err != "" {
 				t.Fatal(a.owned.Err)
 			}
@@ -196,18 +198,8 @@ func TestAPlainUserGetsServersToo(t *testing.T) {
 	executable, err := os.Executable()
 	must(t, err)
 	must(t, copyFile(self, executable))
-	cache := home.path("cache")
-	must(t, errors.Join(os.Mkdir(cache, 0o755), bequeath(cache)))
-	// What root has fetched is good enough, and everyone may read it.
-	have, err := cacheDir()
-	must(t, err)
-	for _, pattern := range []string{"postgres-*.0", "kafka-????????????"} {
-		dirs, err := filepath.Glob(filepath.Join(have, pattern))
-		must(t, err)
-		for _, dir := range dirs {
-			must(t, os.Symlink(dir, filepath.Join(cache, filepath.Base(dir))))
-		}
-	}
+	cache := filledCache(t) // what root has fetched is good enough, and everyone may read it
+	must(t, bequeath(cache))
 	cmd := exec.Command(self, "-test.v", "-test.run", "^TestPostgresIsReady|^TestKafkaSurvivesAKill")
 	cmd.Dir = home.dir
 	cmd.Env = append(os.Environ(), "HOME="+home.dir, EnvCache+"="+cache)
@@ -217,6 +209,22 @@ func TestAPlainUserGetsServersToo(t *testing.T) {
 	if err != nil || strings.Count(string(out), "--- PASS: ") != 2 {
 		t.Errorf("run the tests as a plain user: %v\n%s", err, out)
 	}
+}
+
+// filledCache is another cache that servers may enter, with all that is fetched.
+func filledCache(tb testing.TB) string {
+	tb.Helper()
+	cache := freshCache(tb)
+	have, err := cacheDir()
+	must(tb, err)
+	for _, pattern := range []string{"postgres-*.0", "kafka-????????????"} {
+		dirs, err := filepath.Glob(filepath.Join(have, pattern))
+		must(tb, err)
+		for _, dir := range dirs {
+			must(tb, os.Symlink(dir, filepath.Join(cache, filepath.Base(dir))))
+		}
+	}
+	return cache
 }
 
 func copyFile(to, from string) error {
