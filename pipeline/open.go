@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
@@ -163,7 +164,16 @@ func (r *Runner) preflight(ctx context.Context, conn *wal.Conn, first bool) erro
 		}
 	}
 	r.warn(findings)
+	if first {
+		findings = slices.DeleteFunc(findings, makesItself)
+	}
 	return fault.Failures(findings)
+}
+
+// makesItself says whether a first start mends the finding once the others are
+// mended: it would only hide them.
+func makesItself(f fault.Finding) bool {
+	return f.Code == wal.CodePublicationMissing || f.Code == wal.CodeSlotMissing
 }
 
 // makeMissing makes publication and slot where findings miss them, and nothing
@@ -172,7 +182,7 @@ func (r *Runner) makeMissing(ctx context.Context, conn *wal.Conn, findings []fau
 	missing := map[string]bool{}
 	for _, f := range findings {
 		switch {
-		case f.Code == wal.CodePublicationMissing || f.Code == wal.CodeSlotMissing:
+		case makesItself(f):
 			missing[f.Code] = true
 		case f.Severity == fault.Failure:
 			return false, nil

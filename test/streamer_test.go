@@ -21,7 +21,7 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "outboxcdc")
-	out, err := exec.Command("go", "build", "-race", "-o", path, "../cmd/outboxcdc").CombinedOutput()
+	out, err := exec.Command("go", "build", "-race", "-buildvcs=false", "-o", path, "../cmd/outboxcdc").CombinedOutput()
 	if err != nil {
 		return "", errors.Join(err, errors.New(string(out)))
 	}

@@ -121,14 +121,18 @@ func walConfig(c *cli.Context) (wal.Config, error) {
 func pipelineConfig(c *cli.Context) (pipeline.Config, error) {
 	source, sourceErr := walConfig(c)
 	url, sinkErr := required(c, "sink", "stdout://")
+	drain, drainErr := c.Duration("drain-timeout"), error(nil)
+	if c.IsSet("drain-timeout") && drain == 0 {
+		drainErr = fault.NewUsage(fmt.Errorf("--drain-timeout %v leaves no time to drain", drain), "give a duration such as 30s")
+	}
 	return pipeline.Config{
 		Wal:          source,
 		Sink:         url,
 		SinkOptions:  sink.Options{CreateTopics: c.Bool("create-topics")},
 		Topic:        stringOf(c, "topic", pipeline.DefaultTopic),
 		Checkpoint:   c.String("checkpoint"),
-		DrainTimeout: c.Duration("drain-timeout"),
-	}, errors.Join(sourceErr, sinkErr)
+		DrainTimeout: drain,
+	}, errors.Join(sourceErr, sinkErr, drainErr)
 }
 
 // openLog reads logFlags and makes the logger of the run.

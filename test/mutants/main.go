@@ -60,7 +60,7 @@ func run(ctx context.Context, pattern string) (survivors int, err error) {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 	tried := 0
-	for _, m := range slices.Concat(chainMutants, adminMutants, storeMutants) {
+	for _, m := range slices.Concat(chainMutants, adminMutants, storeMutants, commandMutants) {
 		if !wanted.MatchString(m.name) {
 			continue
 		}
