@@ -286,6 +286,7 @@ func TestNewPartitionsEndTheSessionAndMoveNoKeyWithinIt(t *testing.T) {
 		if err := s.Send(t.Context(), keys, ignore); err != nil {
 			t.Fatal(err)
 		}
+		flush(t, s)
 		fake.addPartitions(t, topic, 7)
 		time.Sleep(6 * time.Minute) // the client looks at its metadata
 		if err := s.Send(t.Context(), keys, ignore); err != nil {

@@ -152,7 +152,7 @@ func notInHost(r rune) bool {
 	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
 		return false
 	default:
-		return !strings.ContainsRune("._-:%", r)
+		return !strings.ContainsRune("._-:", r)
 	}
 }
 
@@ -160,14 +160,14 @@ func notInHost(r rune) bool {
 // it, and nobody expects it to change.
 func (s *kafkaSettings) read(query string) error {
 	seen := make(map[string]bool)
-	for pair := range strings.SplitSeq(query, "&") {
+	for i, pair := range strings.Split(query, "&") {
 		if pair == "" {
 			continue
 		}
 		name, escaped, _ := strings.Cut(pair, "=")
 		set, known := setters[name]
 		if !known {
-			return unknownSetting(name)
+			return unknownSetting(i+1, name)
 		}
 		value, err := url.PathUnescape(escaped)
 		switch {
@@ -184,17 +184,19 @@ func (s *kafkaSettings) read(query string) error {
 	return nil
 }
 
-// unknownSetting repeats a name only when it looks like one.
-func unknownSetting(name string) error {
+// unknownSetting does not repeat the name: what follows an & in a password looks
+// like one.
+func unknownSetting(number int, name string) error {
 	if reason, ok := fixed[name]; ok {
 		return fault.NewUsage(fmt.Errorf("the sink's URL: %s cannot be set: %s", name, reason), "leave it out")
 	}
 	names := slices.Sorted(maps.Keys(setters))
 	nearest := slices.MinFunc(names, func(a, b string) int { return distance(name, a) - distance(name, b) })
-	if distance(name, nearest) > len(nearest)/2 {
-		return fault.NewUsage(errors.New("the sink's URL has a setting with an unknown name"), "the known ones are "+strings.Join(names, ", "))
+	advice := "the known ones are " + strings.Join(names, ", ")
+	if distance(name, nearest) <= len(nearest)/2 {
+		advice = fmt.Sprintf("do you mean %s?", nearest)
 	}
-	return fault.NewUsage(fmt.Errorf("the sink's URL: no setting is named %q", name), fmt.Sprintf("do you mean %s?", nearest))
+	return fault.NewUsage(fmt.Errorf("the sink's URL: the name of setting %d is not known", number), advice)
 }
 
 // distance is how many characters must be added, dropped or changed to make b of a.

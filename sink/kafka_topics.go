@@ -62,7 +62,7 @@ func checkTopicName(name string) error {
 	}
 }
 
-func notInTopic(r rune) bool { return r == ':' || r == '%' || notInHost(r) }
+func notInTopic(r rune) bool { return r == ':' || notInHost(r) }
 
 // fits is why a message can never be stored, or nil. Its topic has been learned, or
 // its name is impossible.

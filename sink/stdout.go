@@ -38,8 +38,8 @@ func (stdoutTarget) open(context.Context, Options) (Sink, error) { return newLin
 //
 //	{"topic":"…","key":"…","headers":[{"key":"…","value":"…"}],"time":"…","value":{…}}
 //
-// A value that is JSON stands there as it is, without its line breaks, any other as
-// a string; null is null. What is not UTF-8 stands under key_base64 or value_base64.
+// A value that is JSON stands there as it is, in one line, any other as a string; null
+// is null. What is not UTF-8 stands under key_base64 or value_base64.
 //
 // A Send's lines are written with one call and then acked: they are with the
 // operating system, which is all that a pipe can promise. After a failed write
@@ -259,7 +259,11 @@ func appendValue(b, value []byte) []byte {
 	if !utf8.Valid(value) || !json.Valid(value) {
 		return appendText(b, "value", value)
 	}
-	compact := bytes.NewBuffer(append(b, `"value":`...))
+	b = append(b, `"value":`...)
+	if !bytes.ContainsAny(value, "\n\r") {
+		return append(b, value...)
+	}
+	compact := bytes.NewBuffer(b)
 	json.Compact(compact, value) //nolint:errcheck // it is valid
 	return compact.Bytes()
 }
