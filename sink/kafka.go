@@ -157,10 +157,20 @@ func (k *kafka) introduce(ctx context.Context, names []string) error {
 	if err := k.client.Ping(ctx); err != nil {
 		return err
 	}
-	if _, _, err := k.client.ProducerID(ctx); err != nil {
+	if err := becomeProducer(ctx, k.client); err != nil {
 		return err
 	}
 	return k.topics.resolve(ctx, names, k.closing)
+}
+
+// becomeProducer gets the id under which the broker knows our numbers. With a broker
+// that has none to give, the client would go on without, and without order.
+func becomeProducer(ctx context.Context, client *kgo.Client) error {
+	id, _, err := client.ProducerID(ctx)
+	if err == nil && id < 0 {
+		return fault.NewOperator(errors.New("the broker gives out no producer ids: a retry could change the order of events"), "use Kafka 0.11 or later")
+	}
+	return err
 }
 
 // openError names the brokers, and why the last connection failed where the client

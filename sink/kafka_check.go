@@ -61,7 +61,7 @@ func look(ctx context.Context, client *kgo.Client, topics []string) (*clusterLoo
 	if err := client.Ping(ctx); err != nil {
 		return nil, err
 	}
-	if _, _, err := client.ProducerID(ctx); err != nil {
+	if err := becomeProducer(ctx, client); err != nil {
 		return nil, err
 	}
 	answer, err := metadata(ctx, client, topics)

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/sink"
@@ -112,6 +113,16 @@ func TestAMissingTopicIsMadeWithTheBrokersDefaultsWhenAskedFor(t *testing.T) {
 		if got := len(fake.stored(t, "later")); got != 1 {
 			t.Errorf("%d messages in the topic that was made, want 1", got)
 		}
+	})
+}
+
+func TestABrokerWithoutProducerIDsIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		versions := kversion.Stable()
+		versions.SetMaxKeyVersion(int16(kmsg.InitProducerID), -1)
+		fake := newFakeKafka(t, 1, kfake.MaxVersions(versions), kfake.SeedTopics(1, topic))
+		_, err := sink.Open(t.Context(), fake.url(), fake.options(topic))
+		wantClass(t, err, fault.Operator, "0.11")
 	})
 }
 
