@@ -1,10 +1,14 @@
-// Package waltest is a Postgres walsender for tests, without a Postgres: a log of
-// transactions, a slot, and connections over net.Pipe that speak the protocol up
-// to START_REPLICATION and stream from there. It runs inside a synctest bubble.
+// Package waltest is a Postgres for tests, without a Postgres: a log of transactions,
+// a slot with its walsender, the catalogs that are looked at before and while a slot
+// is streamed, and the table that keeps a checkpoint. Its connections are in memory,
+// and all of it runs inside a synctest bubble.
 //
 // It behaves as real servers were measured to: a start below the confirmed
 // position is moved forward without a word, a flush position is believed
-// unchecked, an early keepalive may lie behind what is confirmed.
+// unchecked, an early keepalive may lie behind what is confirmed, a client that is
+// silent for wal_sender_timeout is hung up on without a word, and a server that shuts
+// down waits for its walsenders. The contract tests in test/ run the same scripts
+// against it and against real servers.
 package waltest
 
 import (
@@ -15,6 +19,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -23,31 +28,60 @@ import (
 )
 
 // Server is one database with one slot. Its methods may be called from any
-// goroutine.
+// goroutine. The exported fields are set before the first Dial.
 type Server struct {
-	// Answer gives the rows of a query other than START_REPLICATION: column names,
-	// then rows of text. Set it before the first Dial; nil answers ok false.
+	// Answer gives the rows of a query that the server does not know itself: column
+	// names, then rows of text. nil answers ok false.
 	Answer func(sql string) (columns []string, rows [][]string, ok bool)
 
 	// OnStatus is called with each status update after the slot has believed it.
-	// Set it before the first Dial.
 	OnStatus func(Status)
+
+	// OnTimeout is called when a walsender gives up on a client whose link works.
+	OnTimeout func(pid int32)
+
+	// OnSave is called when a position was stored in the checkpoint table.
+	OnSave func(wal.LSN)
 
 	// Chance says whether to do what a server may do at this place: send a
 	// keepalive, inside a transaction at its commit position and between
 	// transactions at an older one, or log a commit right where the last one ends.
-	// Set it before the first Dial; nil is never.
+	// nil is never.
 	Chance func() bool
+
+	// ChanceOf gives each connection a Chance of its own, so that the choices of one
+	// do not depend on another's. nil is Chance for all.
+	ChanceOf func(pid int32) func() bool
+
+	// Shape gives what the next connection is like; nil is the zero Shape. It must not
+	// call the server.
+	Shape func() Shape
+
+	// Table and Publication are what the catalogs show.
+	Table       Table
+	Publication string
 
 	mu        sync.Mutex
 	log       []unit
 	end       wal.LSN
-	confirmed wal.LSN
+	slot      slot
+	saved     map[string]savedRow
+	published bool // the publication exists
 	statuses  []Status
 	changed   chan struct{} // closed and replaced whenever something changes
 	conns     map[*conn]struct{}
+	coalesced int // low-water marks that were set by connections that are gone
 	down      bool
+	stopping  bool
 	muted     bool
+}
+
+// slot is the server's one.
+type slot struct {
+	missing   bool
+	confirmed wal.LSN
+	durable   wal.LSN // what a crash would take confirmed back to
+	holder    *conn   // who streams from it
 }
 
 // unit is what the log holds: a transaction, or an idle stretch of it.
@@ -59,7 +93,11 @@ type unit struct {
 
 // NewServer gives a server whose log and slot begin at a position.
 func NewServer(at wal.LSN) *Server {
-	return &Server{end: at, confirmed: at, changed: make(chan struct{}), conns: map[*conn]struct{}{}}
+	return &Server{
+		Table: defaultTable(), Publication: "outboxcdc", published: true,
+		end: at, slot: slot{confirmed: at, durable: at}, saved: map[string]savedRow{},
+		changed: make(chan struct{}), conns: map[*conn]struct{}{},
+	}
 }
 
 // Transaction appends a committed transaction of these pgoutput messages and
@@ -72,7 +110,7 @@ func (s *Server) Transaction(xid uint32, messages ...[]byte) (commit, end wal.LS
 		size += len(m) + 32
 	}
 	commit = s.end + wal.LSN(size)
-	if s.chance() {
+	if s.roll() {
 		commit = s.end // its rows were logged earlier, among those of others
 	}
 	end = commit + 48
@@ -89,8 +127,39 @@ func (s *Server) Crash(durable wal.LSN) {
 	s.Cut()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.confirmed = min(s.confirmed, durable)
+	s.slot.confirmed = min(s.slot.confirmed, durable)
+	s.stopping = false
 	s.change()
+}
+
+// Checkpoint makes what the slot has confirmed durable, as the server does every few
+// minutes, and gives what was durable before.
+func (s *Server) Checkpoint() (before wal.LSN) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, s.slot.durable = s.slot.durable, s.slot.confirmed
+	return before
+}
+
+// Durable is what a crash takes the slot back to at the most.
+func (s *Server) Durable() wal.LSN {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slot.durable
+}
+
+// Forget makes the server one without slot and publication, as before the first start.
+func (s *Server) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slot.missing, s.published = true, false
+}
+
+// Slotted says whether there is a slot.
+func (s *Server) Slotted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.slot.missing
 }
 
 // Idle appends log that the slot's publication does not send.
@@ -133,14 +202,14 @@ func (s *Server) End() wal.LSN {
 func (s *Server) Confirmed() wal.LSN {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.confirmed
+	return s.slot.confirmed
 }
 
 // SetConfirmed moves the slot, as another client or a crash of the server would.
 func (s *Server) SetConfirmed(lsn wal.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.confirmed = lsn
+	s.slot.confirmed = lsn
 	s.change()
 }
 
@@ -155,7 +224,7 @@ func (s *Server) Statuses() []Status {
 func (s *Server) WaitConfirmed(ctx context.Context, lsn wal.LSN) error {
 	for {
 		s.mu.Lock()
-		confirmed, changed := s.confirmed, s.changed
+		confirmed, changed := s.slot.confirmed, s.changed
 		s.mu.Unlock()
 		if confirmed >= lsn {
 			return nil
@@ -173,9 +242,38 @@ func (s *Server) Cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		c.client.Close()
-		c.server.Close()
+		c.client.Reset()
 	}
+	s.slot.holder = nil
+	s.change()
+}
+
+// Lose makes every connection a dead one: nothing arrives any more, and neither side
+// is told. A walsender on it holds the slot until its timeout.
+func (s *Server) Lose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.lost = true
+		c.client.Lose()
+	}
+}
+
+// Close ends every connection, the dead ones too, and refuses new ones.
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = true
+	for c := range s.conns {
+		c.server.Close() //nolint:errcheck // memory
+	}
+}
+
+// Coalesced is how often a client has waited for a large piece of the log.
+func (s *Server) Coalesced() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.coalesced
 }
 
 // Mute makes every connection go on taking what it is sent and answer nothing, as
@@ -196,11 +294,38 @@ func (s *Server) SetDown(down bool) {
 // conn is one client's connection.
 type conn struct {
 	s              *Server
-	client, server net.Conn
+	pid            int32
+	client, server *Conn
 	backend        *pgproto3.Backend
+	chance         func() bool
+	timeout        time.Duration // wal_sender_timeout; 0 is none
+	bound          savedRow      // parameters of the extended protocol's portal
+	sql            string        // of its statement
 
-	write sync.Mutex // a unit is written whole
-	sent  wal.LSN    // end of what was written; write is held
+	write turn    // a unit is written whole
+	sent  wal.LSN // end of what was written; the turn is had
+
+	// s.mu is held for what follows.
+	lost    bool
+	flushed wal.LSN   // the latest flush that the client told
+	heard   time.Time // when it last told anything
+	pinged  bool      // it was asked to, and has not yet
+}
+
+// turn is a lock that a bubble's clock passes while somebody waits for it: who writes
+// may have to wait for a client that does not read.
+type turn chan struct{}
+
+func (t turn) take()  { t <- struct{}{} }
+func (t turn) leave() { <-t }
+
+func (t turn) try() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
 // Dial is a pgconn.DialFunc.
@@ -208,10 +333,19 @@ func (s *Server) Dial(context.Context, string, string) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down {
-		return nil, errors.New("connection refused")
+		return nil, syscall.ECONNREFUSED
 	}
-	client, server := net.Pipe()
-	c := &conn{s: s, client: client, server: server, backend: pgproto3.NewBackend(server, server)}
+	var shape Shape
+	if s.Shape != nil {
+		shape = s.Shape()
+	}
+	client, server := Pipe(shape)
+	// Of the moment: two clients that come at one moment may come in either order.
+	pid := 1 + int32(time.Now().UnixMilli()%1_000_000)
+	c := &conn{s: s, pid: pid, client: client, server: server, backend: pgproto3.NewBackend(server, server), chance: s.roll, write: make(turn, 1)}
+	if s.ChanceOf != nil {
+		c.chance = s.ChanceOf(c.pid)
+	}
 	s.conns[c] = struct{}{}
 	go c.serve()
 	return client, nil
@@ -227,70 +361,115 @@ func (c *conn) serve() {
 		if err != nil {
 			return
 		}
-		query, ok := message.(*pgproto3.Query)
-		if !ok {
-			return
-		}
-		if m := startReplication.FindStringSubmatch(query.String); m != nil {
-			from, err := wal.ParseLSN(m[1])
-			if err == nil {
-				c.stream(from)
-			}
-			return
-		}
-		if c.answer(query.String) != nil {
+		if c.take(message) != nil {
 			return
 		}
 	}
+}
+
+var errGone = errors.New("the client is gone")
+
+// take answers one message of a client that does not stream yet.
+func (c *conn) take(message pgproto3.FrontendMessage) error {
+	query, ok := message.(*pgproto3.Query)
+	if !ok {
+		return c.extended(message)
+	}
+	if m := startReplication.FindStringSubmatch(query.String); m != nil {
+		return c.start(m[1])
+	}
+	return c.answer(query.String)
 }
 
 var startReplication = regexp.MustCompile(`^START_REPLICATION SLOT \S+ LOGICAL (\S+)`)
 
+// start streams unless the slot is somebody else's; then the client may go on with
+// other commands.
+func (c *conn) start(at string) error {
+	from, err := wal.ParseLSN(at)
+	if err != nil {
+		return err
+	}
+	c.s.mu.Lock()
+	holder := c.s.slot.holder
+	if holder == nil {
+		c.s.slot.holder = c
+	}
+	c.s.mu.Unlock()
+	if holder != nil {
+		return c.refuse("55006", fmt.Sprintf("replication slot is active for PID %d", holder.pid))
+	}
+	c.stream(from)
+	return errGone
+}
+
+// refuse answers with an error and waits for the next command.
+func (c *conn) refuse(code, message string) error {
+	c.backend.Send(&pgproto3.ErrorResponse{Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: code, Message: message})
+	c.backend.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+	return c.backend.Flush()
+}
+
 func (c *conn) leave() {
-	c.server.Close()
+	c.server.Close() //nolint:errcheck // memory
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
+	c.release()
+	c.client.in.mu.Lock()
+	c.s.coalesced += c.client.in.waits
+	c.client.in.mu.Unlock()
 	delete(c.s.conns, c)
 	c.s.change()
 }
 
+// release lets go of the slot. s.mu is held.
+func (c *conn) release() {
+	if c.s.slot.holder == c {
+		c.s.slot.holder = nil
+	}
+}
+
 func (c *conn) greet() error {
-	if _, err := c.backend.ReceiveStartupMessage(); err != nil {
+	hello, err := c.backend.ReceiveStartupMessage()
+	if err != nil {
 		return err
 	}
-	c.backend.Send(&pgproto3.AuthenticationOk{})
-	for name, value := range map[string]string{
-		"server_version": "17.0", "server_encoding": "UTF8", "client_encoding": "UTF8",
-		"standard_conforming_strings": "on", "integer_datetimes": "on", "in_hot_standby": "off",
-		"default_transaction_read_only": "off",
-	} {
-		c.backend.Send(&pgproto3.ParameterStatus{Name: name, Value: value})
+	if startup, ok := hello.(*pgproto3.StartupMessage); ok {
+		c.timeout = senderTimeout(startup.Parameters["wal_sender_timeout"])
 	}
-	c.backend.Send(&pgproto3.BackendKeyData{ProcessID: 1, SecretKey: []byte{0, 0, 0, 1}})
+	c.s.mu.Lock()
+	stopping := c.s.stopping
+	c.s.mu.Unlock()
+	if stopping {
+		c.backend.Send(&pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: "57P03", Message: "the database system is shutting down"})
+		c.backend.Flush() //nolint:errcheck // the client may be gone
+		return errGone
+	}
+	c.backend.Send(&pgproto3.AuthenticationOk{})
+	for _, p := range [][2]string{
+		{"server_version", "17.0"}, {"server_encoding", "UTF8"}, {"client_encoding", "UTF8"},
+		{"standard_conforming_strings", "on"}, {"integer_datetimes", "on"}, {"in_hot_standby", "off"},
+		{"default_transaction_read_only", "off"},
+	} {
+		c.backend.Send(&pgproto3.ParameterStatus{Name: p[0], Value: p[1]})
+	}
+	c.backend.Send(&pgproto3.BackendKeyData{ProcessID: uint32(c.pid), SecretKey: []byte{0, 0, 0, 1}})
 	c.backend.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
 	return c.backend.Flush()
 }
 
 func (c *conn) answer(sql string) error {
-	columns, rows, ok := []string(nil), [][]string(nil), false
+	columns, rows, ok := c.s.catalog(sql)
+	if !ok && c.s.Answer != nil {
+		columns, rows, ok = c.s.Answer(sql)
+	}
 	switch {
 	case strings.HasPrefix(sql, "SET "):
 		return c.acknowledgeSets(sql)
-	case sql == "show transaction_read_only":
-		columns, rows, ok = []string{"transaction_read_only"}, [][]string{{"off"}}, true
-	case c.s.Answer != nil:
-		columns, rows, ok = c.s.Answer(sql)
+	case !ok:
+		return c.refuse("42601", "waltest does not know this query")
 	}
-	if !ok {
-		c.backend.Send(&pgproto3.ErrorResponse{Severity: "ERROR", Code: "42601", Message: "waltest does not know this query"})
-		c.backend.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
-		return c.backend.Flush()
-	}
-	var description pgproto3.RowDescription
-	for _, name := range columns {
-		description.Fields = append(description.Fields, pgproto3.FieldDescription{Name: []byte(name), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1})
-	}
-	c.backend.Send(&description)
+	c.describe(columns)
 	for _, row := range rows {
 		values := make([][]byte, len(row))
 		for i, v := range row {
@@ -303,7 +482,17 @@ func (c *conn) answer(sql string) error {
 	return c.backend.Flush()
 }
 
-// acknowledgeSets answers a string of SET statements.
+// describe announces columns of text.
+func (c *conn) describe(columns []string) {
+	var description pgproto3.RowDescription
+	for _, name := range columns {
+		description.Fields = append(description.Fields, pgproto3.FieldDescription{Name: []byte(name), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1})
+	}
+	c.backend.Send(&description)
+}
+
+// acknowledgeSets answers a string of SET statements, of which the last may be
+// another one without rows.
 func (c *conn) acknowledgeSets(sql string) error {
 	for range strings.Count(strings.TrimSuffix(sql, ";"), ";") + 1 {
 		c.backend.Send(&pgproto3.CommandComplete{CommandTag: []byte("SET")})

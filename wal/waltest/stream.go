@@ -1,6 +1,7 @@
 package waltest
 
 import (
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -9,34 +10,37 @@ import (
 )
 
 // stream sends the log from the later of from and the slot's position until the
-// client leaves or is done.
+// client leaves, is done, or is silent for too long.
 func (c *conn) stream(from wal.LSN) {
 	c.backend.Send(&pgproto3.CopyBothResponse{})
 	if c.backend.Flush() != nil {
 		return
 	}
+	c.s.mu.Lock()
+	c.heard = time.Now()
+	c.s.mu.Unlock()
 	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.receive()
-	}()
+	var others sync.WaitGroup
+	others.Go(func() { defer close(done); c.receive() })
+	others.Go(func() { c.keepTime(done) })
 	c.send(from, done)
-	c.server.Close() // wakes receive
-	<-done
+	c.server.Close() //nolint:errcheck // memory; wakes receive
+	others.Wait()
 }
 
 // send follows the log.
 func (c *conn) send(from wal.LSN, done <-chan struct{}) {
 	c.s.mu.Lock()
-	from = max(from, c.s.confirmed)
-	first := AppendKeepalive(nil, c.s.confirmed, false)
+	from = max(from, c.s.slot.confirmed)
+	first := AppendKeepalive(nil, c.s.slot.confirmed, false)
+	c.sent, c.flushed = from, c.s.slot.confirmed
 	c.s.mu.Unlock()
 	if c.put(first) != nil {
 		return
 	}
 	for next := 0; ; {
 		c.s.mu.Lock()
-		log, changed := c.s.log[next:], c.s.changed
+		log, changed, stopping := c.s.log[next:], c.s.changed, c.s.stopping
 		c.s.mu.Unlock()
 		for _, u := range log {
 			next++
@@ -50,12 +54,140 @@ func (c *conn) send(from wal.LSN, done <-chan struct{}) {
 		if len(log) > 0 {
 			continue
 		}
+		if stopping && c.sayGoodbye() {
+			return
+		}
 		select {
 		case <-changed:
 		case <-done:
 			return
 		}
 	}
+}
+
+// sayGoodbye is what a server that shuts down does when all of its log is sent: it
+// ends the copy once the client has confirmed everything, and else asks it to, again
+// after each answer (walsender.c, WalSndDone).
+func (c *conn) sayGoodbye() (gone bool) {
+	c.write.take()
+	sent := c.sent
+	c.write.leave()
+	c.s.mu.Lock()
+	finished, ask := c.flushed >= sent, !c.pinged
+	c.pinged = true
+	if finished {
+		c.release()
+	}
+	c.s.mu.Unlock()
+	switch {
+	case finished:
+		c.put(AppendFrame(nil, 'C', []byte("COPY 0\x00"))) //nolint:errcheck // the client may be gone
+		return true
+	case ask:
+		return c.put(AppendKeepalive(nil, sent, true)) != nil
+	default:
+		return false
+	}
+}
+
+// keepTime asks a silent client for a status after half of the timeout and hangs up
+// on it after the whole, without a word (walsender.c, WalSndCheckTimeOut).
+func (c *conn) keepTime(done <-chan struct{}) {
+	if c.timeout <= 0 {
+		return
+	}
+	for {
+		c.s.mu.Lock()
+		heard, pinged, lost, muted := c.heard, c.pinged, c.lost, c.s.muted
+		c.s.mu.Unlock()
+		silence, next := time.Since(heard), heard.Add(c.timeout)
+		switch {
+		case silence >= c.timeout:
+			c.server.Close() //nolint:errcheck // memory
+			if !lost && !muted && c.s.OnTimeout != nil {
+				c.s.OnTimeout(c.pid)
+			}
+			return
+		case silence < c.timeout/2:
+			next = heard.Add(c.timeout / 2)
+		case !pinged && !muted:
+			c.ping()
+		}
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case <-timer.C:
+		case <-done:
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// ping asks for a status, unless a message is being written: then the client is not
+// reading, and the real walsender, which waits for it, asks no sooner either.
+func (c *conn) ping() {
+	if !c.write.try() {
+		return
+	}
+	defer c.write.leave()
+	c.s.mu.Lock()
+	c.pinged = true
+	c.s.mu.Unlock()
+	c.server.Write(AppendKeepalive(nil, c.sent, true)) //nolint:errcheck // the client may be gone
+}
+
+// senderTimeout reads a wal_sender_timeout of the start-up packet; without one it is
+// the server's default of a minute.
+func senderTimeout(text string) time.Duration {
+	if text == "0" {
+		return 0
+	}
+	timeout, err := time.ParseDuration(text)
+	if err != nil {
+		return time.Minute
+	}
+	return timeout
+}
+
+// Shutdown begins a fast stop: ordinary sessions end at once, and each walsender when
+// its client has confirmed everything or left. Stopped says when that is so.
+func (s *Server) Shutdown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = true
+	for c := range s.conns {
+		if s.slot.holder != c {
+			c.client.in.finish()
+		}
+	}
+	s.change()
+}
+
+// Stopped waits until a Shutdown has come to its end, and no longer than limit.
+func (s *Server) Stopped(limit time.Duration) bool {
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	for {
+		s.mu.Lock()
+		held, changed := s.slot.holder != nil, s.changed
+		s.mu.Unlock()
+		if !held {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			return false
+		}
+	}
+}
+
+// Started ends a stop that was begun by Shutdown.
+func (s *Server) Started() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = false
+	s.change()
 }
 
 // frames is what the unit looks like on the wire, with keepalives where chance
@@ -82,25 +214,25 @@ func (u unit) frames(chance func() bool, sent wal.LSN) []byte {
 
 // putUnit sends a unit; only then may a keepalive speak of its end.
 func (c *conn) putUnit(u unit) error {
-	c.write.Lock()
-	defer c.write.Unlock()
-	_, err := c.server.Write(u.frames(c.s.chance, c.sent))
-	c.sent = u.end
+	c.write.take()
+	defer c.write.leave()
+	_, err := c.server.Write(u.frames(c.chance, c.sent))
+	c.sent = max(c.sent, u.end)
 	return err
 }
 
-func (s *Server) chance() bool { return s.Chance != nil && s.Chance() }
+func (s *Server) roll() bool { return s.Chance != nil && s.Chance() }
 
 // putKeepalive tells how far this connection was served.
 func (c *conn) putKeepalive() {
-	c.write.Lock()
-	defer c.write.Unlock()
+	c.write.take()
+	defer c.write.leave()
 	c.server.Write(AppendKeepalive(nil, c.sent, false)) //nolint:errcheck // the client may be gone
 }
 
 func (c *conn) put(frames []byte) error {
-	c.write.Lock()
-	defer c.write.Unlock()
+	c.write.take()
+	defer c.write.leave()
 	_, err := c.server.Write(frames)
 	return err
 }
@@ -116,6 +248,9 @@ func (c *conn) receive() {
 		case *pgproto3.CopyData:
 			c.status(m.Data)
 		case *pgproto3.CopyDone:
+			c.s.mu.Lock()
+			c.release()
+			c.s.mu.Unlock()
 			var bye []byte
 			bye = AppendFrame(bye, 'c', nil)
 			bye = AppendFrame(bye, 'C', []byte("COPY 0\x00"))
@@ -136,7 +271,8 @@ func (c *conn) status(body []byte) {
 	status.At = time.Now()
 	c.s.mu.Lock()
 	c.s.statuses = append(c.s.statuses, status)
-	c.s.confirmed = max(c.s.confirmed, status.Flush)
+	c.s.slot.confirmed = max(c.s.slot.confirmed, status.Flush)
+	c.flushed, c.heard, c.pinged = max(c.flushed, status.Flush), status.At, false
 	muted := c.s.muted
 	c.s.change()
 	c.s.mu.Unlock()

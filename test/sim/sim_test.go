@@ -1,0 +1,64 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	seeds   = flag.Int("seeds", 600, "simulated worlds")
+	replays = flag.Uint64("replays", 10, "worlds that live twice")
+	first   = flag.Uint64("first", 1, "seed of the first world")
+	oneSeed = flag.Uint64("seed", 0, "replay this world alone, and say what happens in it")
+)
+
+func TestSimulatedRunnersLoseAndReorderNothing(t *testing.T) {
+	if *oneSeed != 0 {
+		w := simulate(t, *oneSeed)
+		t.Logf("world %d: %+v", *oneSeed, w.tally)
+		return
+	}
+	var total tally
+	began := time.Now()
+	for seed := *first; seed < *first+uint64(*seeds) && !t.Failed(); seed++ {
+		total.add(simulate(t, seed).tally)
+	}
+	t.Logf("%d worlds in %v: %v", *seeds, time.Since(began).Round(time.Second), total)
+}
+
+// TestMain leaves one processor to the worlds: then the scheduler's choices are almost
+// all the same each time, and what is left of them the worlds make harmless.
+func TestMain(m *testing.M) {
+	runtime.GOMAXPROCS(1)
+	m.Run()
+}
+
+func TestAWorldReplaysExactly(t *testing.T) {
+	for seed := *first; seed < *first+*replays; seed++ {
+		a, b := simulate(t, seed), simulate(t, seed)
+		if a.transcript.hash() != b.transcript.hash() {
+			t.Errorf("world %d was another one the second time: %s", seed, difference(a.transcript.sorted(), b.transcript.sorted()))
+		}
+	}
+}
+
+// simulate lets one world live. In the transcript is everything that happened; a
+// world that fails tells its end and how to see it again.
+func simulate(t *testing.T, seed uint64) *world {
+	var w *world
+	t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w = newWorld(t, seed)
+			w.live()
+		})
+		if t.Failed() || *oneSeed != 0 {
+			w.transcript.tell(t)
+			t.Logf("replay world %d with: go test ./test/sim -tags synctests -run TestSimulated -seed %d", seed, seed)
+		}
+	})
+	return w
+}
