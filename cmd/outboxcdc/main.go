@@ -64,7 +64,7 @@ func (p *program) app() *cli.App {
 		HelpName:                  "outboxcdc",
 		Usage:                     "stream outbox tables of Postgres to a message broker",
 		Description:               description,
-		Commands:                  []*cli.Command{p.initCommand(), p.checkCommand(), p.streamCommand(), p.versionCommand()},
+		Commands:                  []*cli.Command{p.initCommand(), p.checkCommand(), p.streamCommand(), p.verifyCommand(), p.versionCommand()},
 		HideVersion:               true,
 		HideHelpCommand:           true,
 		DisableSliceFlagSeparator: true, // a table's name may hold a comma

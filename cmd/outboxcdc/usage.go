@@ -61,7 +61,7 @@ func (p *program) noCommand(c *cli.Context) error {
 		return cli.ShowAppHelp(c)
 	}
 	return fault.NewUsage(fmt.Errorf("%q is not a command", c.Args().First()),
-		"the commands are init, check, stream and version")
+		"the commands are init, check, stream, verify and version")
 }
 
 // noArguments refuses words that are no flags, without repeating them: a value that

@@ -1,0 +1,332 @@
+// Package verify compares outbox tables with the topics that their events went to.
+//
+// It answers, for a range of rows: is the event of every row there, as the row says,
+// once, and behind the earlier events of its aggregate. It only reads: SELECT on the
+// tables, Read and Describe on the topics. It knows both ends, as pipeline does,
+// and nothing of streaming: it works while a stream runs and when there is none.
+//
+// # How
+//
+// The tables are read in one snapshot, and each row is mapped as the stream maps it.
+// Then the topics are read up to where they end after that. From either side an
+// entry of 67 bytes goes to a temporary file, in one of 256 buckets by the digest of
+// the event's id; from a record another of 50 bytes by its key. In the end the
+// buckets are compared one by one. So memory does not grow with the topics but for
+// one bit a record: eight megabytes for buffers, and for a hundred million events
+// some eighty for the bucket at hand. The disk takes 184 bytes an event.
+//
+// # What it cannot know
+//
+// A row that was deleted is not looked for; its record counts as rowless, as that of
+// a row outside of the range does. A row whose event is not there may be on its way:
+// it counts as missing only when the slot was past the whole snapshot before the ends
+// of the topics were asked for, or when there is no slot that could bring it. Where
+// retention or compaction remove records, a row that may be old enough counts as
+// expired. Rows that were written before the slot was made were never in its stream:
+// leave them out with the range.
+package verify
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/sink"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+// Config says what is compared. Wal.Slot, the names in Wal.Tables, and Sink are
+// required.
+type Config struct {
+	Wal         wal.Config // the columns of its tables are set by Run
+	Sink        string     // URL of the sink
+	SinkOptions sink.Options
+	Topic       string // template of the topic's name, as the stream has it
+
+	FromSeq, ToSeq int64     // rows by their column seq, both included; 0 is no limit
+	Since          time.Time // rows by their column created_at, and records by their time; zero is no limit
+
+	Wait      time.Duration // for a slot that has not confirmed the snapshot, when rows are not there
+	Directory string        // for temporary files; empty is the system's
+	Progress  func(Progress)
+	Logger    *slog.Logger // nil discards
+}
+
+// Progress is how far a run is.
+type Progress struct {
+	Rows, Records int64 // read so far
+	Goal          int64 // records to read; 0 while rows are read
+}
+
+// progressEvery is how many rows or records lie between two calls of Progress.
+const progressEvery = 10_000
+
+// slotLook is how often the slot is looked at while it is waited for.
+const slotLook = 500 * time.Millisecond
+
+// The columns that Run reads beside the outbox columns.
+const (
+	columnID        = 0 // of outbox.Columns
+	columnSeq       = "seq"
+	columnCreatedAt = "created_at"
+)
+
+// run is one comparison.
+type run struct {
+	config  Config
+	tables  *wal.Tables
+	reader  sink.Reader
+	mapper  *outbox.Mapper
+	hasher  *hasher
+	seq     int // where the columns stand
+	created int
+
+	events *spool
+	orders *spool
+	topics map[string]bool
+	known  string   // the last topic that was put into topics
+	names  []string // topics in the order in which records came from them
+	parts  map[part]*partition
+
+	report   Report
+	horizon  int64 // microseconds: retention may have removed what is not younger
+	anything bool  // compaction may have removed anything
+	snapshot wal.LSN
+	settled  bool
+	scratch  []byte
+	messages []sink.Message
+}
+
+// Run compares. An error means that it could not; what it found is in the report,
+// and Report.Err judges that.
+func Run(ctx context.Context, config Config) (*Report, error) {
+	r, err := newRun(config)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	if r.tables, err = wal.OpenTables(ctx, r.config.Wal); err != nil {
+		return nil, err
+	}
+	if r.reader, err = sink.OpenReader(ctx, config.Sink, config.SinkOptions); err != nil {
+		return nil, err
+	}
+	if err := r.readTables(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.compareSettled(ctx); err != nil {
+		return nil, err
+	}
+	return &r.report, nil
+}
+
+func newRun(config Config) (*run, error) {
+	topic, err := outbox.ParseTemplate(config.Topic)
+	if err != nil {
+		return nil, err
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.Progress == nil {
+		config.Progress = func(Progress) {}
+	}
+	columns := outbox.Columns()
+	r := &run{hasher: newHasher(), topics: map[string]bool{}, parts: map[part]*partition{}, seq: len(columns), created: len(columns) + 1}
+	columns[columnID].Required = true // what has no name cannot be looked for
+	columns = append(columns, wal.Column{Name: columnSeq}, wal.Column{Name: columnCreatedAt})
+	tables := slices.Clone(config.Wal.Tables)
+	for i := range tables {
+		tables[i].Columns = columns
+	}
+	config.Wal.Tables = tables
+	r.config = config
+	r.mapper = outbox.NewMapper(topic, tables)
+	if name, static := topic.Static(); static {
+		r.topics[name] = true
+	}
+	if r.events, err = newSpool(config.Directory, eventBytes); err != nil {
+		return nil, err
+	}
+	if r.orders, err = newSpool(config.Directory, orderBytes); err != nil {
+		r.events.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *run) close() {
+	if r.tables != nil {
+		r.tables.Close(context.Background()) //nolint:errcheck // nothing is owed to it
+	}
+	if r.reader != nil {
+		r.reader.Close()
+	}
+	r.events.close()
+	r.orders.close()
+}
+
+// readTables takes the snapshot and an entry of each row in it.
+func (r *run) readTables(ctx context.Context) error {
+	var err error
+	if r.snapshot, err = r.tables.Freeze(ctx); err != nil {
+		return err
+	}
+	r.report.Snapshot = r.snapshot.String()
+	for table := range r.config.Wal.Tables {
+		err := r.tables.Scan(ctx, table, r.bounds(), func(columns [][]byte) error { return r.addRow(table, columns) })
+		if err != nil {
+			return err
+		}
+	}
+	return r.tables.Thaw(ctx)
+}
+
+func (r *run) bounds() []wal.Bound {
+	seq := wal.Bound{Column: columnSeq}
+	if r.config.FromSeq != 0 {
+		seq.From = strconv.FormatInt(r.config.FromSeq, 10)
+	}
+	if r.config.ToSeq != 0 {
+		seq.To = strconv.FormatInt(r.config.ToSeq, 10)
+	}
+	created := wal.Bound{Column: columnCreatedAt}
+	if !r.config.Since.IsZero() {
+		created.From = r.config.Since.UTC().Format(time.RFC3339Nano)
+	}
+	return []wal.Bound{seq, created}
+}
+
+func (r *run) addRow(table int, columns [][]byte) error {
+	r.report.Rows++
+	if r.report.Rows%progressEvery == 0 {
+		r.config.Progress(Progress{Rows: r.report.Rows})
+	}
+	e := event{kind: kindRow, identity: r.identity(columns[columnID])}
+	e.topic, e.offset = uint16(table), created(columns[r.created])
+	if columns[r.seq] != nil {
+		seq, err := strconv.ParseInt(string(columns[r.seq]), 10, 64)
+		if err == nil { // else it is no number, and only missed in examples
+			e.number = uint64(seq)
+		}
+	}
+	var err error
+	r.messages, err = r.mapper.Map([]wal.Row{{Table: table, Columns: columns}}, r.messages[:0])
+	switch {
+	case fault.Classify(err) == fault.Data || columns[columnID] == nil:
+		r.report.Unmappable++
+		r.report.example(r.rowExample(Unmappable, &e))
+		return nil
+	case err != nil:
+		return err
+	}
+	m := &r.messages[0]
+	e.content = r.hasher.message(m)
+	if m.Topic != r.known {
+		r.known = m.Topic
+		r.topics[m.Topic] = true
+	}
+	r.scratch = e.append(r.scratch[:0])
+	return r.events.put(r.scratch)
+}
+
+// identity is what a row and a record have in common.
+func (r *run) identity(id []byte) digest { return r.hasher.of([]byte("id"), id) }
+
+// created reads the text of a timestamptz in UTC, in microseconds; 0 when it is
+// none.
+func created(text []byte) int64 {
+	at, err := time.Parse("2006-01-02 15:04:05.999999-07", string(text))
+	if err != nil {
+		return 0
+	}
+	return at.UnixMicro()
+}
+
+// compareSettled compares, and does so again with what came meanwhile when rows are
+// not there and the slot had not confirmed them.
+func (r *run) compareSettled(ctx context.Context) error {
+	if err := r.look(ctx); err != nil {
+		return err
+	}
+	if err := r.compareOnce(ctx); err != nil {
+		return err
+	}
+	if r.report.Unsettled > 0 && r.config.Wait > 0 {
+		r.config.Logger.Info("rows are not on the topics and not confirmed: waiting for the slot",
+			slog.Int64("rows", r.report.Unsettled), slog.String("confirmed", r.report.Confirmed), slog.String("snapshot", r.report.Snapshot))
+		if err := r.await(ctx); err != nil {
+			return err
+		}
+		if err := r.compareOnce(ctx); err != nil {
+			return err
+		}
+	}
+	return r.nameRows(ctx)
+}
+
+// look says whether everything in the snapshot is settled: the slot is past it, or
+// there is no slot. It comes before the ends of the topics are asked for.
+func (r *run) look(ctx context.Context) error {
+	slot, ok, err := r.tables.Slot(ctx)
+	if err != nil {
+		return err
+	}
+	r.settled = !ok || slot.Confirmed >= r.snapshot
+	r.report.Confirmed = ""
+	if ok {
+		r.report.Confirmed = slot.Confirmed.String()
+	}
+	return nil
+}
+
+// await waits until everything is settled, at most as long as was asked for.
+func (r *run) await(ctx context.Context) error {
+	if err := r.tables.Push(ctx); err != nil {
+		r.config.Logger.Warn("a stream that is idle cannot be moved on", slog.String("error", err.Error()))
+	}
+	deadline := time.Now().Add(r.config.Wait)
+	clock := time.NewTicker(slotLook)
+	defer clock.Stop()
+	for !r.settled && time.Now().Before(deadline) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-clock.C:
+		}
+		if err := r.look(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nameRows gives the rows among the examples their ids, which entries do not hold.
+func (r *run) nameRows(ctx context.Context) error {
+	wanted := map[digest][]*Example{}
+	for i := range r.report.Examples {
+		if e := &r.report.Examples[i]; e.identity != (digest{}) {
+			wanted[e.identity] = append(wanted[e.identity], e)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	for table := range r.config.Wal.Tables {
+		err := r.tables.Scan(ctx, table, r.bounds(), func(columns [][]byte) error {
+			for _, e := range wanted[r.identity(columns[columnID])] {
+				e.Row = string(columns[columnID])
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("look up the rows of the examples: %w", err)
+		}
+	}
+	return nil
+}

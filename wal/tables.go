@@ -1,0 +1,183 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+)
+
+// Tables reads the outbox tables themselves rather than the log, over an ordinary
+// connection with the stream's settings: a value has the same text as in a Row. It
+// needs SELECT on the tables and nothing else. One goroutine uses it at a time.
+type Tables struct {
+	pg     *pgconn.PgConn
+	config Config
+}
+
+// Bound limits a column of a table to a range, both ends included. The texts are
+// what Postgres reads as values of the column's type; an empty one is no limit.
+type Bound struct {
+	Column   string
+	From, To string
+}
+
+// OpenTables connects to the primary. Its errors are those of Connect.
+func OpenTables(ctx context.Context, config Config) (*Tables, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	pg, _, err := connectPlain(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	return &Tables{pg: pg, config: config}, nil
+}
+
+// Close says goodbye to the server.
+func (t *Tables) Close(ctx context.Context) error { return hangUp(ctx, t.pg) }
+
+// Freeze begins a snapshot, which Scan reads until Thaw, and gives a position of the
+// log that no transaction in the snapshot ends behind. While it lasts, the server
+// cannot clean up rows that were deleted since.
+func (t *Tables) Freeze(ctx context.Context) (LSN, error) {
+	if err := execute(ctx, t.pg, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return 0, fmt.Errorf("begin a snapshot: %w", err)
+	}
+	// The statement takes the snapshot before it calls the function, and a commit is
+	// in the log before a snapshot sees it (xact.c, CommitTransaction: the record is
+	// written first, ProcArrayEndTransaction comes after).
+	at, ok, err := fetchOne[position](ctx, t.pg, "SELECT to_json(pg_current_wal_insert_lsn())::text")
+	if err != nil || !ok {
+		return 0, fmt.Errorf("ask for the end of the log: %w", err)
+	}
+	return LSN(at), nil
+}
+
+// Thaw ends the snapshot.
+func (t *Tables) Thaw(ctx context.Context) error { return execute(ctx, t.pg, "COMMIT") }
+
+// Scan calls visit for each row of a table, numbered as in Config.Tables, that lies
+// within all bounds, in no particular order. The columns are those of the Table; nil
+// is NULL, and so is a column that the table does not have. They are valid until
+// visit returns; its error ends the scan.
+func (t *Tables) Scan(ctx context.Context, table int, bounds []Bound, visit func(columns [][]byte) error) error {
+	target := t.config.Tables[table]
+	has, err := t.columns(ctx, target)
+	if err != nil {
+		return err
+	}
+	sql, err := scanSQL(target, has, bounds)
+	if err != nil {
+		return err
+	}
+	results := t.pg.Exec(ctx, sql)
+	defer results.Close() //nolint:errcheck // asked for below; here it only ends an unfinished scan
+	var stopped error
+	for results.NextResult() {
+		rows := results.ResultReader()
+		for stopped == nil && rows.NextRow() {
+			stopped = visit(rows.Values())
+		}
+		if stopped != nil {
+			return stopped
+		}
+		if _, err := rows.Close(); err != nil {
+			return fmt.Errorf("read table %s: %w", target.display(), t.readFault(target, err))
+		}
+	}
+	if err := results.Close(); err != nil {
+		return fmt.Errorf("read table %s: %w", target.display(), t.readFault(target, err))
+	}
+	return nil
+}
+
+// readFault says which privilege is missing; the rest is Fault's.
+func (t *Tables) readFault(target Table, err error) error {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "42501" { // insufficient_privilege
+		return fault.NewOperator(err, fmt.Sprintf("GRANT SELECT ON %s TO the role of --database-url, and USAGE on its schema", target.quoted()))
+	}
+	return Fault(err)
+}
+
+// columns are the names of a table's columns.
+func (t *Tables) columns(ctx context.Context, target Table) (map[string]bool, error) {
+	names, err := fetch[string](ctx, t.pg, fmt.Sprintf(`SELECT to_json(a.attname)::text
+		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped`,
+		quoteText(target.Schema), quoteText(target.Name)))
+	if err != nil {
+		return nil, fmt.Errorf("read the columns of table %s: %w", target.display(), err)
+	}
+	if len(names) == 0 {
+		return nil, fault.NewOperator(fmt.Errorf("table %s does not exist", target.display()), "check --table and --database-url")
+	}
+	has := make(map[string]bool, len(names))
+	for _, name := range names {
+		has[name] = true
+	}
+	return has, nil
+}
+
+// scanSQL refuses a table that lacks a column that must be there or is asked to be
+// in a range.
+func scanSQL(target Table, has map[string]bool, bounds []Bound) (string, error) {
+	var b strings.Builder
+	b.WriteString("SELECT ")
+	for i, column := range target.Columns {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		switch {
+		case has[column.Name]:
+			b.WriteString(quoteName(column.Name))
+		case column.Required:
+			return "", missingColumn(target, column.Name)
+		default:
+			b.WriteString("NULL")
+		}
+	}
+	b.WriteString(" FROM " + target.quoted() + " WHERE true")
+	for _, bound := range bounds {
+		for _, end := range []struct{ operator, value string }{{">=", bound.From}, {"<=", bound.To}} {
+			if end.value == "" {
+				continue
+			}
+			if !has[bound.Column] {
+				return "", missingColumn(target, bound.Column)
+			}
+			b.WriteString(" AND " + quoteName(bound.Column) + " " + end.operator + " " + quoteText(end.value))
+		}
+	}
+	return b.String(), nil
+}
+
+func missingColumn(target Table, column string) error {
+	return fault.NewOperator(fmt.Errorf("table %s has no column %s", target.display(), displayName(column)),
+		"it is needed for what was asked; leave the range out, or add the column")
+}
+
+// Slot reads the state of the slot; ok is false when there is none of that name.
+func (t *Tables) Slot(ctx context.Context) (slot Slot, ok bool, err error) {
+	slot, ok, err = readSlot(ctx, t.pg, t.config.Slot)
+	if err != nil {
+		return Slot{}, false, fmt.Errorf("read slot %s: %w", t.config.Slot, err)
+	}
+	return slot, ok, nil
+}
+
+// Push writes log that belongs to nobody, so that a stream which is idle moves on
+// over what was written before. Log without rows is confirmed in strides, and the
+// one who waits for a position within a stride would wait for ever. It writes no
+// table; the function may be called by everybody unless that was revoked.
+func (t *Tables) Push(ctx context.Context) error {
+	return execute(ctx, t.pg, fmt.Sprintf("SELECT pg_logical_emit_message(false, 'outboxcdc', repeat(' ', %d))", pushBytes))
+}
+
+// pushBytes is more than a stride of idle log.
+const pushBytes = 80 << 10
