@@ -20,7 +20,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "ledger: confirm a keepalive plus one",
-		file: "wal/batch.go", old: "a.last, a.batch.End = end, end", new: "a.last, a.batch.End = end+1, end+1",
+		file: "wal/batch.go", old: "a.last, a.end = end, end", new: "a.last, a.end = end+1, end+1",
 		pkg: "./pipeline", test: simulation,
 	},
 	{
@@ -30,7 +30,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "ledger: confirm the commit's position plus one",
-		file: "wal/batch.go", old: "a.tx = transaction{begin: b, open: true}", new: "a.tx = transaction{begin: b, open: true}; a.batch.End = b.commit + 1",
+		file: "wal/batch.go", old: "a.tx = transaction{begin: b, open: true}", new: "a.tx = transaction{begin: b, open: true}; a.end = b.commit + 1",
 		pkg: "./pipeline", test: simulation,
 	},
 	{
@@ -40,7 +40,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "ledger: a transaction is complete before its commit is seen",
-		file: "wal/batch.go", old: "\ta.tx.rows++\n", new: "\ta.tx.rows++\n\ta.batch.End = a.tx.commit + 48\n",
+		file: "wal/batch.go", old: "\ta.tx.rows++\n", new: "\ta.tx.rows++\n\ta.end = a.tx.commit + 48\n",
 		pkg: "./pipeline", test: simulation,
 	},
 	{
@@ -62,7 +62,7 @@ var chainMutants = []mutant{
 	// The chain, one link after the other.
 	{
 		name: "read: a row's place in its transaction starts over in each batch",
-		file: "wal/batch.go", old: "Index:   a.tx.rows,", new: "Index:   len(memory.rows),",
+		file: "wal/batch.go", old: "Index:   a.tx.rows,", new: "Index:   a.rows,",
 		pkg: "./wal", test: "TestBatchInsideATransactionHasNoEnd|TestLargeTransactionComesInBoundedBatches",
 	},
 	{
