@@ -10,7 +10,7 @@ func (r *run) compare() error {
 		}
 	}
 	for number := range buckets {
-		if err := r.compareOrder(number, again); err != nil {
+		if err := r.compareOrder(number, &again); err != nil {
 			return err
 		}
 	}
@@ -111,7 +111,7 @@ func (r *run) mayBeRemoved(row *event) bool {
 }
 
 // compareOrder wants the first deliveries of each key in the order of the log.
-func (r *run) compareOrder(number int, again bitmap) error {
+func (r *run) compareOrder(number int, again *bitmap) error {
 	highest := map[digest]position{}
 	return r.orders.each(number, func(entry []byte) {
 		o := readOrder(entry)

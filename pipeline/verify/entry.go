@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash"
+	"slices"
 	"strconv"
 
 	"github.com/outboxcdc/outboxcdc/outbox"
@@ -51,9 +52,9 @@ func parsePosition(text []byte) (position, error) {
 // header gives the last header of a name: the position comes last, and ours cannot
 // be forged in front of it.
 func header(headers []sink.Header, name string) (value []byte, ok bool) {
-	for i := len(headers) - 1; i >= 0; i-- {
-		if headers[i].Key == name {
-			return headers[i].Value, true
+	for _, h := range slices.Backward(headers) {
+		if h.Key == name {
+			return h.Value, true
 		}
 	}
 	return nil, false

@@ -88,6 +88,6 @@ func (b *bitmap) set(i uint64) {
 	(*b)[i/64] |= 1 << (i % 64)
 }
 
-func (b bitmap) has(i uint64) bool {
-	return i/64 < uint64(len(b)) && b[i/64]&(1<<(i%64)) != 0
+func (b *bitmap) has(i uint64) bool {
+	return i/64 < uint64(len(*b)) && (*b)[i/64]&(1<<(i%64)) != 0
 }

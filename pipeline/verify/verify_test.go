@@ -40,8 +40,10 @@ type fact struct {
 
 func (r *run) insert(tb testing.TB, seq int, f fact) {
 	tb.Helper()
-	columns := [][]byte{[]byte(f.id), []byte("order"), []byte(f.key), []byte("placed"), []byte(f.payload), nil,
-		fmt.Append(nil, seq), []byte("2026-01-02 03:04:05.678901+00")}
+	columns := [][]byte{
+		[]byte(f.id), []byte("order"), []byte(f.key), []byte("placed"), []byte(f.payload), nil,
+		fmt.Append(nil, seq), []byte("2026-01-02 03:04:05.678901+00"),
+	}
 	if err := r.addRow(0, columns); err != nil {
 		tb.Fatal(err)
 	}
