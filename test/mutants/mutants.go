@@ -55,7 +55,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "ledger: a failed message is skipped and sending goes on",
-		file: "pipeline/pipeline.go", old: "\tcase <-s.tracker.Failed():\n\t\tfinish(s.tracker.Err())\n\t\tabandon()\n", new: "",
+		file: "checkpoint/tracker.go", old: "\tif t.err == nil {\n\t\tt.err = err", new: "\tif false {\n\t\tt.err = err",
 		pkg: "./pipeline", test: "TestNothingIsSentAfterAFailedAck",
 	},
 
