@@ -187,7 +187,14 @@ func (w *world) disturbKafka() {
 		sleep(r, 20*time.Second)
 		length := time.Duration(r.Int64N(int64(20 * time.Second)))
 		at := addresses()[r.IntN(brokers)]
-		switch r.IntN(8) {
+		switch r.IntN(9) {
+		case 8:
+			w.fault("every broker is down", func(t *tally) { t.BrokerOutages++ })
+			for _, a := range addresses() {
+				k.setDown(a, true)
+			}
+			time.Sleep(10 * length) // longer than any timeout
+			k.heal()
 		case 0:
 			w.fault("broker "+at+" is down", func(t *tally) { t.BrokerOutages++ })
 			k.setDown(at, true)

@@ -27,7 +27,8 @@ type ledger struct {
 	w *world
 
 	mu       sync.Mutex
-	events   []event // in commit order
+	events   []event          // in commit order
+	ends     map[wal.LSN]bool // of transactions and idle stretches: no other position is one
 	promises []promise
 	flush    wal.LSN // the latest
 }
@@ -49,6 +50,13 @@ func (l *ledger) last() wal.LSN {
 		}
 	}
 	return 0
+}
+
+// ended notes where a stretch of the log ends.
+func (l *ledger) ended(lsn wal.LSN) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ends[lsn] = true
 }
 
 // saved notes a save.
@@ -78,6 +86,9 @@ func (l *ledger) promise(what string, lsn wal.LSN) {
 	p := promise{what: what, lsn: lsn, stored: l.w.kafka.stored()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.ends[lsn] {
+		l.w.t.Errorf("%s %v, which is the end of nothing", what, lsn)
+	}
 	l.promises = append(l.promises, p)
 }
 

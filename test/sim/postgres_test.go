@@ -35,7 +35,7 @@ func (w *world) write() {
 			sleep(r, 5*time.Second)
 		}
 		if r.IntN(4) == 0 {
-			w.server.Idle(1 + r.IntN(1<<17))
+			w.ledger.ended(w.server.Idle(1 + r.IntN(1<<17)))
 			continue
 		}
 		chosen := make([]int, rowsOf())
@@ -61,6 +61,7 @@ func (w *world) commit(chosen []int, wide bool) {
 		messages = append(messages, waltest.Insert(oid, fmt.Append(nil, first+i), []byte("order"), fmt.Append(nil, "k", key), []byte("e"), payload, nil))
 	}
 	commit, end := w.server.Transaction(7, messages...)
+	l.ends[end] = true
 	for i, key := range chosen {
 		l.events = append(l.events, event{end: end, key: key, position: position(commit, i), void: !w.server.Slotted()})
 	}

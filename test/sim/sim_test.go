@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	seeds   = flag.Int("seeds", 600, "simulated worlds")
+	seeds   = flag.Int("seeds", 400, "simulated worlds")
 	replays = flag.Uint64("replays", 10, "worlds that live twice")
 	first   = flag.Uint64("first", 1, "seed of the first world")
 	oneSeed = flag.Uint64("seed", 0, "replay this world alone, and say what happens in it")
@@ -51,14 +51,16 @@ func TestAWorldReplaysExactly(t *testing.T) {
 func simulate(t *testing.T, seed uint64) *world {
 	var w *world
 	t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		defer func() { // a bubble that fails does not return
+			if t.Failed() || *oneSeed != 0 {
+				w.transcript.tell(t)
+				t.Logf("replay world %d with: go test ./test/sim -tags synctests -run TestSimulated -seed %d", seed, seed)
+			}
+		}()
 		synctest.Test(t, func(t *testing.T) {
 			w = newWorld(t, seed)
 			w.live()
 		})
-		if t.Failed() || *oneSeed != 0 {
-			w.transcript.tell(t)
-			t.Logf("replay world %d with: go test ./test/sim -tags synctests -run TestSimulated -seed %d", seed, seed)
-		}
 	})
 	return w
 }

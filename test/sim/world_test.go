@@ -42,6 +42,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	w.transcript.began = time.Now()
 	w.ledger.w = w
+	w.ledger.ends = map[wal.LSN]bool{logStart: true}
 	r := w.random("world")
 	w.latency = time.Duration(1+r.IntN(1<<(10+r.IntN(15)))) + time.Microsecond
 	if r.IntN(10) == 0 {

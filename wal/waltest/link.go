@@ -24,7 +24,10 @@ type Shape struct {
 	Buffer         int // bytes under way in one direction; 0 means 256 KiB
 }
 
-const defaultLinkBuffer = 256 << 10
+const (
+	defaultLinkBuffer = 256 << 10
+	packetBytes       = 1400
+)
 
 // Conn is one end of a connection in memory that behaves like one of TCP: writes are
 // buffered, a close is seen behind the data, a reset at once, and a link that has
@@ -307,7 +310,14 @@ func (l *link) put(p []byte) (int, error) {
 		return 0, nil
 	}
 	l.data = append(l.data, p[:n]...)
-	l.pieces = append(l.pieces, piece{n, l.arrival(n, now)})
+	for rest := n; rest > 0; rest -= packetBytes {
+		size := min(rest, packetBytes)
+		if l.shape.BytesPerSecond == 0 {
+			size = rest // all of it comes at one moment
+			rest = 0
+		}
+		l.pieces = append(l.pieces, piece{size, l.arrival(size, now)})
+	}
 	close(l.changed)
 	l.changed = make(chan struct{})
 	return n, nil

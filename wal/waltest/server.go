@@ -57,9 +57,11 @@ type Server struct {
 	// call the server.
 	Shape func() Shape
 
-	// Table and Publication are what the catalogs show.
-	Table       Table
-	Publication string
+	// Table is what the catalogs show.
+	Table Table
+
+	// Major is the version of Postgres that is played; 0 means 17.
+	Major int
 
 	mu        sync.Mutex
 	log       []unit
@@ -94,7 +96,7 @@ type unit struct {
 // NewServer gives a server whose log and slot begin at a position.
 func NewServer(at wal.LSN) *Server {
 	return &Server{
-		Table: defaultTable(), Publication: "outboxcdc", published: true,
+		Table: defaultTable(), published: true,
 		end: at, slot: slot{confirmed: at, durable: at}, saved: map[string]savedRow{},
 		changed: make(chan struct{}), conns: map[*conn]struct{}{},
 	}
@@ -305,6 +307,10 @@ type conn struct {
 	write turn    // a unit is written whole
 	sent  wal.LSN // end of what was written; the turn is had
 
+	// The relations that the client knows, by oid; the turn is had. A table is
+	// described before its first change and when its shape is another one.
+	described map[string]string
+
 	// s.mu is held for what follows.
 	lost    bool
 	flushed wal.LSN   // the latest flush that the client told
@@ -342,7 +348,7 @@ func (s *Server) Dial(context.Context, string, string) (net.Conn, error) {
 	client, server := Pipe(shape)
 	// Of the moment: two clients that come at one moment may come in either order.
 	pid := 1 + int32(time.Now().UnixMilli()%1_000_000)
-	c := &conn{s: s, pid: pid, client: client, server: server, backend: pgproto3.NewBackend(server, server), chance: s.roll, write: make(turn, 1)}
+	c := &conn{s: s, pid: pid, client: client, server: server, backend: pgproto3.NewBackend(server, server), chance: s.roll, write: make(turn, 1), described: map[string]string{}}
 	if s.ChanceOf != nil {
 		c.chance = s.ChanceOf(c.pid)
 	}

@@ -191,23 +191,39 @@ func (s *Server) Started() {
 }
 
 // frames is what the unit looks like on the wire, with keepalives where chance
-// wants them: sent is the end of what came before.
-func (u unit) frames(chance func() bool, sent wal.LSN) []byte {
+// wants them: the position that was sent is the end of what came before. The turn is
+// had.
+func (c *conn) frames(u unit) []byte {
 	switch {
 	case u.raw != nil:
 		return u.raw
 	case u.messages == nil:
-		return AppendKeepalive(nil, u.end, chance())
+		return AppendKeepalive(nil, u.end, c.chance())
 	}
 	var frames []byte
-	if chance() {
-		frames = AppendKeepalive(frames, sent/2, false)
+	if c.chance() {
+		frames = AppendKeepalive(frames, c.sent/2, false)
 	}
+	var changed []string
 	for i, m := range u.messages {
-		if i > 0 && chance() {
+		if m[0] == 'R' {
+			known, is := c.described[string(m[1:5])]
+			if known == string(m) {
+				continue
+			}
+			if is {
+				changed = append(changed, string(m[1:5]))
+			}
+			c.described[string(m[1:5])] = string(m)
+		}
+		if i > 0 && c.chance() {
 			frames = AppendKeepalive(frames, u.commit, false)
 		}
 		frames = AppendXLogData(frames, m)
+	}
+	// What a transaction changed is looked up anew after its commit.
+	for _, oid := range changed {
+		delete(c.described, oid)
 	}
 	return frames
 }
@@ -216,7 +232,7 @@ func (u unit) frames(chance func() bool, sent wal.LSN) []byte {
 func (c *conn) putUnit(u unit) error {
 	c.write.take()
 	defer c.write.leave()
-	_, err := c.server.Write(u.frames(c.chance, c.sent))
+	_, err := c.server.Write(c.frames(u))
 	c.sent = max(c.sent, u.end)
 	return err
 }
@@ -254,6 +270,7 @@ func (c *conn) receive() {
 			var bye []byte
 			bye = AppendFrame(bye, 'c', nil)
 			bye = AppendFrame(bye, 'C', []byte("COPY 0\x00"))
+			bye = AppendFrame(bye, 'C', []byte("START_REPLICATION\x00"))
 			bye = AppendFrame(bye, 'Z', []byte{'I'})
 			c.put(bye) //nolint:errcheck // the client may be gone
 			return
@@ -261,8 +278,17 @@ func (c *conn) receive() {
 	}
 }
 
-// status believes what it is told, as Postgres does: a flush of 0 says nothing,
-// any other moves the slot forward.
+// believe moves the slot, as Postgres does: a flush of 0 says nothing, any other is
+// taken for true, beyond the end of the log too, and before 18 even when it goes back
+// (logical.c, LogicalConfirmReceivedLocation). mu is held.
+func (s *Server) believe(flush wal.LSN) {
+	if flush == 0 || s.Major >= 18 && flush < s.slot.confirmed {
+		return
+	}
+	s.slot.confirmed = flush
+}
+
+// status takes in what the client tells.
 func (c *conn) status(body []byte) {
 	status, ok := parseStatus(body)
 	if !ok {
@@ -271,7 +297,7 @@ func (c *conn) status(body []byte) {
 	status.At = time.Now()
 	c.s.mu.Lock()
 	c.s.statuses = append(c.s.statuses, status)
-	c.s.slot.confirmed = max(c.s.slot.confirmed, status.Flush)
+	c.s.believe(status.Flush)
 	c.flushed, c.heard, c.pinged = max(c.flushed, status.Flush), status.At, false
 	muted := c.s.muted
 	c.s.change()
