@@ -100,10 +100,14 @@ func (s *saver) save(ctx context.Context) error {
 	return nil
 }
 
+// explainSave gives an error of the store what we were doing. That a later position is
+// saved already happens to an instance that was frozen, by the machine or a debugger,
+// until its connection was given up and a successor took the slot. Nothing is wrong
+// then but this session: the next one finds the slot busy and stands by, or free and
+// goes on from what the successor saved.
 func explainSave(lsn wal.LSN, err error) error {
 	if errors.Is(err, checkpoint.ErrBackwards) {
-		return fault.NewOperator(fmt.Errorf("save %v: %w", lsn, err),
-			"another outboxcdc works on this slot's saved position; let only one run with it")
+		return &fault.Error{Class: fault.Transient, Err: fmt.Errorf("save %v: another instance has taken over: %w", lsn, err)}
 	}
 	return fmt.Errorf("save %v: %w", lsn, err)
 }
