@@ -12,7 +12,7 @@ BUILD_ENV := CGO_ENABLED=0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-unit test-e2e lint mutants docker clean FORCE
+.PHONY: help build demo test test-unit test-e2e lint mutants nemesis docker clean FORCE
 .NOTPARALLEL: # the tests take all cores, one kind after the other
 
 help: ## show this
@@ -31,6 +31,10 @@ test-e2e: ## end to end on real servers, fetched once when the machine has none
 
 mutants: ## plant one bug after the other: each must be caught
 	$(GO) run ./test/mutants
+
+nemesis: ## break things for DURATION=10m and prove that nothing is lost; SEED repeats a run
+	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v ./test/nemesis \
+		-nemesis.duration=$(or $(DURATION),10m) $(if $(SEED),-nemesis.seed=$(SEED))
 
 lint: ## the rules of .golangci.yml
 	$(GOLANGCI) run ./...
