@@ -60,7 +60,7 @@ func run(ctx context.Context, pattern string) (survivors int, err error) {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 	tried := 0
-	for _, m := range slices.Concat(chainMutants, adminMutants, storeMutants, commandMutants) {
+	for _, m := range all() {
 		if !wanted.MatchString(m.name) {
 			continue
 		}
@@ -79,6 +79,10 @@ func run(ctx context.Context, pattern string) (survivors int, err error) {
 	}
 	fmt.Printf("%d mutants, %d killed, %d survived\n", tried, tried-survivors, survivors)
 	return survivors, nil
+}
+
+func all() []mutant {
+	return slices.Concat(chainMutants, adminMutants, storeMutants, simMutants, commandMutants)
 }
 
 // try builds the test with the bug in it and runs it.
