@@ -12,7 +12,7 @@ BUILD_ENV := CGO_ENABLED=0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-unit test-e2e lint mutants nemesis docker clean FORCE
+.PHONY: help build demo test test-unit test-e2e lint mutants nemesis sim docker clean FORCE
 .NOTPARALLEL: # the tests take all cores, one kind after the other
 
 help: ## show this
@@ -28,6 +28,11 @@ test-unit: ## unit and bubble tests with the race detector
 
 test-e2e: ## end to end on real servers, fetched once when the machine has none
 	$(GO) test -tags $(TAGS) -count 1 -timeout 30m ./test/...
+
+SEEDS ?= 10000
+
+sim: ## SEEDS simulated worlds (10000) from seed FIRST (1): nothing lost, nothing reordered
+	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v -run TestSimulated ./test/sim -seeds $(SEEDS) -first $(or $(FIRST),1)
 
 mutants: ## plant one bug after the other: each must be caught
 	$(GO) run ./test/mutants

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"flag"
-	"fmt"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -46,21 +45,20 @@ func TestAWorldReplaysExactly(t *testing.T) {
 	}
 }
 
-// simulate lets one world live. In the transcript is everything that happened; a
-// world that fails tells its end and how to see it again.
+// simulate lets one world live. A world that fails tells what happened in it and how to
+// see it again.
 func simulate(t *testing.T, seed uint64) *world {
+	t.Helper()
 	var w *world
-	t.Run(fmt.Sprint(seed), func(t *testing.T) {
-		defer func() { // a bubble that fails does not return
-			if t.Failed() || *oneSeed != 0 {
-				w.transcript.tell(t)
-				t.Logf("replay world %d with: go test ./test/sim -tags synctests -run TestSimulated -seed %d", seed, seed)
-			}
-		}()
-		synctest.Test(t, func(t *testing.T) {
-			w = newWorld(t, seed)
-			w.live()
-		})
+	defer func() { // a bubble that fails does not return
+		if t.Failed() || *oneSeed != 0 {
+			w.transcript.tell(t)
+			t.Logf("replay world %d with: go test ./test/sim -tags synctests -run TestSimulated -v -seed %d", seed, seed)
+		}
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		w = newWorld(t, seed)
+		w.live()
 	})
 	return w
 }
