@@ -271,13 +271,14 @@ func (r *run) compareSettled(ctx context.Context) error {
 }
 
 // look says whether everything in the snapshot is settled: the slot is past it, or
-// there is no slot. It comes before the ends of the topics are asked for.
+// no slot will bring it any more. It comes before the ends of the topics are asked
+// for.
 func (r *run) look(ctx context.Context) error {
 	slot, ok, err := r.tables.Slot(ctx)
 	if err != nil {
 		return err
 	}
-	r.settled = !ok || slot.Confirmed >= r.snapshot
+	r.settled = !ok || slot.WALStatus == "lost" || slot.Confirmed >= r.snapshot
 	r.report.Confirmed = ""
 	if ok {
 		r.report.Confirmed = slot.Confirmed.String()

@@ -54,8 +54,10 @@ func deliver(f fact, at position, number int32, offset int64) *sink.Record {
 		Message: sink.Message{
 			Topic: topic, Key: []byte(f.key), Value: []byte(f.payload),
 			Headers: []sink.Header{
-				{Key: "id", Value: []byte(f.id)}, {Key: "event_type", Value: []byte("placed")},
-				{Key: "aggregate_type", Value: []byte("order")}, {Key: outbox.PositionHeader, Value: []byte(at.String())},
+				{Key: "id", Value: []byte(f.id)},
+				{Key: "event_type", Value: []byte("placed")},
+				{Key: "aggregate_type", Value: []byte("order")},
+				{Key: outbox.PositionHeader, Value: []byte(at.String())},
 			},
 			Time: time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC),
 		},
