@@ -71,7 +71,7 @@ func look(ctx context.Context, w *world, admin *kadm.Client) (m moment, ok bool)
 	if err != nil {
 		return m, false
 	}
-	defer conn.Close(context.Background())
+	defer conn.Close(context.Background()) //nolint:errcheck // nothing is owed to it
 	var text string
 	err = conn.QueryRow(ctx, "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1", w.slot).Scan(&text)
 	if err != nil {

@@ -134,7 +134,7 @@ func (w *world) sql(do func(ctx context.Context, conn *pgx.Conn) error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer conn.Close(context.Background())
+	defer conn.Close(context.Background()) //nolint:errcheck // nothing is owed to it
 	if err := do(ctx, conn); err != nil {
 		w.t.Fatal(err)
 	}
