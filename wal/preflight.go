@@ -112,15 +112,18 @@ type published struct {
 	others      int  // tables in it that are not ours; asked by Preflight only, since it may take long
 }
 
+// readPublished reads the publication first: when another instance makes it between the
+// two statements, it is missing, which a first start mends, and never there without its
+// tables, which only a person could.
 func readPublished(ctx context.Context, pg *pgconn.PgConn, config Config, version int) (published, error) {
 	var p published
 	var err error
-	if p.tables, err = fetch[tableFacts](ctx, pg, tablesSQL(config, version)); err != nil {
-		return p, fmt.Errorf("look at the tables: %w", err)
-	}
 	p.publication, p.exists, err = fetchOne[publicationFacts](ctx, pg, publicationSQL(config))
 	if err != nil {
 		return p, fmt.Errorf("look at publication %s: %w", displayName(config.Publication), err)
+	}
+	if p.tables, err = fetch[tableFacts](ctx, pg, tablesSQL(config, version)); err != nil {
+		return p, fmt.Errorf("look at the tables: %w", err)
 	}
 	return p, nil
 }
