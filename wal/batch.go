@@ -3,6 +3,7 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
@@ -21,6 +22,7 @@ const rowOverhead = 512
 // also in the middle of a transaction.
 type assembler struct {
 	tables    []Table
+	oids      []uint32 // of the tables, where they are known
 	relations map[uint32]relation
 	warn      func(schema, name string) // an unlisted table sent a row; once a relation
 
@@ -116,7 +118,7 @@ func (a *assembler) relation(rest []byte) error {
 	if err != nil {
 		return err
 	}
-	r := relation{schema: m.schema, name: m.name, table: a.tableIndex(m.schema, m.name)}
+	r := relation{schema: m.schema, name: m.name, table: a.tableIndex(m)}
 	old, known := a.relations[m.oid]
 	if r.table < 0 {
 		if known && old.table >= 0 {
@@ -131,13 +133,19 @@ func (a *assembler) relation(rest []byte) error {
 	return nil
 }
 
-func (a *assembler) tableIndex(schema, name string) int {
+// tableIndex goes by name, and where that is unknown by identity. The server
+// describes a table as it was when the row was inserted: what came while it had
+// another name has that name in the log for good, whatever it is called now.
+func (a *assembler) tableIndex(m relationMessage) int {
 	for i, t := range a.tables {
-		if t.Schema == schema && t.Name == name {
+		if t.Schema == m.schema && t.Name == m.name {
 			return i
 		}
 	}
-	return -1
+	if m.oid == 0 {
+		return -1
+	}
+	return slices.Index(a.oids, m.oid)
 }
 
 func (a *assembler) mapColumns(m relationMessage, t Table) ([]int, error) {

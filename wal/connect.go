@@ -31,6 +31,7 @@ type Conn struct {
 	config  Config
 	frames  *frameReader // what pg reads through
 	version int          // major version of the server
+	oids    []uint32     // of the tables, as Preflight saw them; 0 where there is none
 }
 
 // Connect opens a replication connection to the primary.

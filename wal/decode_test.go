@@ -174,6 +174,19 @@ func TestRenamedTableStops(t *testing.T) {
 	}
 }
 
+func TestRowsThatCameUnderAnotherNameAreRead(t *testing.T) {
+	a := newTestAssembler(0)
+	a.oids = []uint32{7}
+	a.warn = func(schema, name string) { t.Errorf("rows of %s.%s are dropped", schema, name) }
+	feed(t, a, beginOf(0x100, commitTime, 42),
+		relationOf(7, "app", "outbox_old", "note", "id"), insertOf(7, "n", "1"),
+		relationOf(7, "public", "outbox", "id", "note"), insertOf(7, "2", "n"), commitOf(0x100, 0x130))
+	b, _ := a.cut()
+	if len(b.Rows) != 2 || string(b.Rows[0].Columns[0]) != "1" || string(b.Rows[1].Columns[0]) != "2" {
+		t.Errorf("rows %+v, want both", b.Rows)
+	}
+}
+
 func TestUnlistedTableIsDroppedAloudOnce(t *testing.T) {
 	a := newTestAssembler(0)
 	warned := 0

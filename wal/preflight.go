@@ -66,6 +66,7 @@ func Preflight(ctx context.Context, c *Conn) ([]fault.Finding, error) {
 	if published.others, _, err = fetchOne[int](ctx, c.pg, othersSQL(c.config)); err != nil {
 		return nil, fmt.Errorf("look for other published tables: %w", err)
 	}
+	c.oids = published.oids()
 	transactions, err := fetch[transactionFacts](ctx, c.pg, transactionSQL)
 	if err != nil {
 		return nil, fmt.Errorf("look for old transactions: %w", err)
@@ -126,6 +127,16 @@ func readPublished(ctx context.Context, pg *pgconn.PgConn, config Config, versio
 		return p, fmt.Errorf("look at the tables: %w", err)
 	}
 	return p, nil
+}
+
+// oids are the tables' identities in their order, which a change of name leaves as
+// they are; 0 where there is no table.
+func (p published) oids() []uint32 {
+	all := make([]uint32, len(p.tables))
+	for i := range p.tables {
+		all[i] = uint32(p.tables[i].OID)
+	}
+	return all
 }
 
 func (p published) judge(config Config) []fault.Finding {

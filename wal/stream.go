@@ -74,6 +74,9 @@ var errEnded = errors.New("the server ended the stream")
 // from 0 leaves the choice to the slot. Everything up to from must be with the
 // broker, since the first status already says so.
 //
+// Rows of a table that had another name when they were inserted are read when
+// Preflight was called on the connection before, which learns who the tables are.
+//
 // The connection belongs to the Stream afterwards. A slot in use gives
 // ErrSlotBusy.
 func (c *Conn) Start(ctx context.Context, from LSN) (*Stream, error) {
@@ -89,7 +92,9 @@ func (c *Conn) Start(ctx context.Context, from LSN) (*Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over the connection: %w", err)
 	}
-	return newStream(hijacked.Conn, c.frames, c.config, from), nil
+	s := newStream(hijacked.Conn, c.frames, c.config, from)
+	s.rows.oids = c.oids
+	return s, nil
 }
 
 func newStream(conn net.Conn, frames *frameReader, config Config, from LSN) *Stream {
