@@ -263,7 +263,7 @@ func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position check
 func (r *Runner) watch(ctx context.Context, stream *wal.Stream) error {
 	watching, notice := context.WithCancelCause(ctx)
 	defer notice(nil)
-	err := wal.Watch(watching, r.config.Wal, r.config.WatchInterval, func(seen wal.WatchState) {
+	err := wal.Watch(watching, r.config.Wal, r.config.WatchInterval, &r.memory, func(seen wal.WatchState) {
 		r.board.look(seen.Slot)
 		// Looked at before our own position, which only grows: so a slot that is
 		// ahead was moved by someone else.

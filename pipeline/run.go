@@ -26,7 +26,8 @@ type Runner struct {
 	logger *slog.Logger
 	store  checkpoint.Store // opened by the first session that reaches it
 
-	warned bool // preflight warnings were logged
+	warned bool       // preflight warnings were logged
+	memory wal.Memory // of the watches of all sessions
 
 	seen  counters
 	board board

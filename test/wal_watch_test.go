@@ -24,7 +24,7 @@ func (f *walFixture) watch(tb testing.TB, interval time.Duration) *watching {
 	tb.Cleanup(stop)
 	w := &watching{seen: make(chan wal.WatchState, 1), ended: make(chan error, 1), stop: stop}
 	go func() {
-		w.ended <- wal.Watch(ctx, f.config, interval, func(s wal.WatchState) {
+		w.ended <- wal.Watch(ctx, f.config, interval, new(wal.Memory), func(s wal.WatchState) {
 			select {
 			case <-w.seen:
 			default:

@@ -32,12 +32,13 @@ type WatchState struct {
 // A table that is dropped and made again under its name is no longer published, and
 // the stream stays healthy and silent; so does one that leaves the publication and
 // comes back, and a server of version 18 skips a publication that is missing. Watch
-// remembers the identity of all three from its first look.
+// remembers the identity of all three from its first look, in memory: handed to the
+// next Watch after a lost connection, it finds what was changed in between.
 //
 // Between two looks it listens. A server that shuts down sends ordinary sessions
 // away at once while it waits for walsenders until they have confirmed everything,
 // so this is how a stream whose broker is away learns that it should let go.
-func Watch(ctx context.Context, config Config, interval time.Duration, report func(WatchState)) error {
+func Watch(ctx context.Context, config Config, interval time.Duration, memory *Memory, report func(WatchState)) error {
 	pg, version, err := connectPlain(ctx, config)
 	if err != nil {
 		return fmt.Errorf("watch slot %s: %w", config.Slot, err)
@@ -46,7 +47,7 @@ func Watch(ctx context.Context, config Config, interval time.Duration, report fu
 	if interval <= 0 {
 		interval = DefaultWatchInterval
 	}
-	w := watcher{pg: pg, config: config, version: version, report: report}
+	w := watcher{pg: pg, config: config, version: version, memory: memory, report: report}
 	for err == nil {
 		if err = w.look(ctx); err == nil {
 			err = w.listen(ctx, interval)
@@ -62,8 +63,15 @@ type watcher struct {
 	pg      *pgconn.PgConn
 	config  Config
 	version int
+	memory  *Memory
 	report  func(WatchState)
-	first   []member // what the first look saw; nil before
+}
+
+// Memory is what Watch has seen of tables that rows come from. Its zero value has
+// seen nothing. One Watch uses it at a time.
+type Memory struct {
+	first []member // what the first look saw; nil before
+	well  LSN      // the end of the log when all was well last; 0 before
 }
 
 // member is a table's place in the publication. Each part changes when something
@@ -75,19 +83,43 @@ type member struct {
 func (w *watcher) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	p, err := readPublished(ctx, w.pg, w.config, w.version)
-	if err != nil {
-		return err
-	}
+	// The end of the log comes first: what is well afterwards was well there.
 	slot, err := w.slot(ctx)
 	if err != nil {
 		return err
 	}
-	w.report(slot)
-	if err := fault.Failures(p.judge(w.config)); err != nil {
+	p, err := readPublished(ctx, w.pg, w.config, w.version)
+	if droppedMeanwhile(err) {
+		p, err = readPublished(ctx, w.pg, w.config, w.version)
+	}
+	if err != nil {
 		return err
 	}
-	return w.same(p)
+	w.report(slot)
+	if err = fault.Failures(p.judge(w.config)); err == nil {
+		err = w.same(p)
+	}
+	if err != nil {
+		return w.since(err)
+	}
+	w.memory.well = slot.End
+	return nil
+}
+
+// droppedMeanwhile says that a table was dropped between the catalog's telling of it
+// and the opening of it, for which the server has no code of its own (relation.c,
+// relation_open: elog).
+func droppedMeanwhile(err error) bool {
+	server, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && server.Code == "XX000"
+}
+
+// since adds to an error from where in the log on rows may be missing.
+func (w *watcher) since(err error) error {
+	if w.memory.well == 0 {
+		return err
+	}
+	return fmt.Errorf("after %v, where all was well: %w", w.memory.well, err)
 }
 
 // slot reads the slot and refuses one that went missing or was invalidated, which
@@ -120,12 +152,12 @@ func (w *watcher) same(p published) error {
 	for i := range p.tables {
 		now[i] = member{publication: p.publication.OID, table: p.tables[i].OID, membership: p.tables[i].Membership}
 	}
-	if w.first == nil {
-		w.first = now
+	if w.memory.first == nil {
+		w.memory.first = now
 		return nil
 	}
 	for i, t := range w.config.Tables {
-		if what := now[i].changed(w.first[i]); what != "" {
+		if what := now[i].changed(w.memory.first[i]); what != "" {
 			return fault.NewOperator(fmt.Errorf("table %s: %s while it was streamed", t.display(), what),
 				"rows inserted in between were not sent: compare table and topic, send them again, then start the stream")
 		}
