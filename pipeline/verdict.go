@@ -33,7 +33,7 @@ func judge(e evidence) (start, error) {
 	if e.saved == nil {
 		return start{first: true}, corrupt(e)
 	}
-	for _, refuse := range []func(evidence) error{otherLog, slotGone, moved, corrupt} {
+	for _, refuse := range []func(evidence) error{otherLog, slotGone, corrupt, moved} {
 		if err := refuse(e); err != nil {
 			return start{}, err
 		}

@@ -48,6 +48,7 @@ func TestGapsAreRefusedWithTheirRange(t *testing.T) {
 		"slot missing":            {func(e *evidence) { e.slot = nil }, []string{"orders", "0/5000", "delete the saved position"}},
 		"slot made anew or moved": {func(e *evidence) { e.slot.Confirmed = 0x5001 }, []string{"0/5000", "0/5001"}},
 		"slot beyond the log":     {func(e *evidence) { e.slot.Confirmed, e.saved.LSN = 0x9001, 0x9001 }, []string{"0/9001", "0/9000"}},
+		"moved beyond the log":    {func(e *evidence) { e.slot.Confirmed = 0x9001 }, []string{"0/9001", "beyond the end of the log at 0/9000"}},
 		"first, slot beyond":      {func(e *evidence) { e.slot.Confirmed, e.saved = 0x9001, nil }, []string{"0/9001", "0/9000"}},
 		"another cluster":         {func(e *evidence) { e.identity.System = "8" }, []string{"7", "8", "--database-url"}},
 		"another database":        {func(e *evidence) { e.identity.Database = "other" }, []string{"shop", "other"}},
