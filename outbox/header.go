@@ -8,6 +8,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/outboxcdc/outboxcdc/sink"
 	"github.com/outboxcdc/outboxcdc/wal"
@@ -71,7 +72,9 @@ func (b *builder) addColumn(column []byte) error {
 		if n == maxHeaders {
 			return fmt.Errorf("has more than %d entries", maxHeaders)
 		}
-		if err := b.addEntry(d); err != nil {
+		if err := b.addEntry(d, column); errors.Is(err, errNoText) {
+			return err
+		} else if err != nil {
 			return errors.New("is not a JSON object")
 		}
 	}
@@ -84,10 +87,14 @@ func (b *builder) addColumn(column []byte) error {
 	return nil
 }
 
-func (b *builder) addEntry(d *json.Decoder) error {
+func (b *builder) addEntry(d *json.Decoder, column []byte) error {
+	at := d.InputOffset()
 	token, err := d.Token()
 	if err != nil {
 		return err
+	}
+	if !isText(column[at:d.InputOffset()]) {
+		return errNoText
 	}
 	var raw json.RawMessage
 	if err := d.Decode(&raw); err != nil {
@@ -108,6 +115,9 @@ func (b *builder) addEntry(d *json.Decoder) error {
 func headerValue(raw json.RawMessage) ([]byte, error) {
 	switch raw[0] {
 	case '"':
+		if !isText(raw) {
+			return nil, errNoText
+		}
 		var text string
 		err := json.Unmarshal(raw, &text)
 		return []byte(text), err
@@ -116,6 +126,50 @@ func headerValue(raw json.RawMessage) ([]byte, error) {
 	default:
 		return raw, nil
 	}
+}
+
+// errNoText is a string that Go's decoder would change rather than refuse: it puts
+// U+FFFD in the place of what is no text.
+var errNoText = errors.New("holds a string that is no Unicode text")
+
+// isText says whether a JSON string is UTF-8 and has both halves of each surrogate
+// pair. Columns of type jsonb always are; json keeps what it is given, and a database
+// in SQL_ASCII takes any bytes.
+func isText(raw []byte) bool {
+	if !utf8.Valid(raw) {
+		return false
+	}
+	var high bool // the escape before was the first half of a pair
+	for {
+		at := bytes.IndexByte(raw, '\\')
+		if high && at != 0 {
+			return false
+		}
+		if at < 0 {
+			return true
+		}
+		unit, length := escape(raw[at:])
+		low := 0xDC00 <= unit && unit <= 0xDFFF
+		if low != high {
+			return false
+		}
+		high = 0xD800 <= unit && unit <= 0xDBFF
+		raw = raw[at+length:]
+	}
+}
+
+// escape reads the escape that raw begins with: the code unit of \uXXXX, or 0 for any
+// other, and how long it is.
+func escape(raw []byte) (unit uint64, length int) {
+	const long = len(`\uXXXX`)
+	if len(raw) < long || raw[1] != 'u' {
+		return 0, min(2, len(raw))
+	}
+	unit, err := strconv.ParseUint(string(raw[2:long]), 16, 16)
+	if err != nil {
+		return 0, 2
+	}
+	return unit, long
 }
 
 // reserved names are set by us; a row's entry of that name is left out, so that

@@ -77,6 +77,18 @@ func TestOptionalColumnsMayBeNull(t *testing.T) {
 	}
 }
 
+func TestWhateverIsTextIsAHeader(t *testing.T) {
+	column := `{"\u00fc \ud83d\ude00": "\\ud83d \ufffd � \ud83d\ude00 ü", "deep": ["\ud83d"]}`
+	got, err := mapper(t, "all").Map([]wal.Row{row(nil, "order", "o-1", "placed", "{}", column)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []sink.Header{header("ü 😀", `\ud83d � � 😀 ü`), header("deep", `["\ud83d"]`)}
+	if diff := cmp.Diff(want, got[0].Headers[2:4]); diff != "" {
+		t.Errorf("headers (-want +got):\n%s", diff)
+	}
+}
+
 func TestRowsCannotForgeOurHeaders(t *testing.T) {
 	forged := `{"outboxcdc-position": "FFFFFFFFFFFFFFFF/0", "OutboxCDC-Position": "x", "outboxcdc-replay": "x", "id": "x", "event_type": "x", "aggregate_type": "x", "mine": "y"}`
 	got, err := mapper(t, "all").Map([]wal.Row{row("f3", "order", "o-1", "placed", "{}", forged)}, nil)
@@ -113,20 +125,24 @@ func TestHeadersOfOneBatchDoNotShareMemory(t *testing.T) {
 func TestRowThatCannotBeMappedIsADataErrorThatNamesIt(t *testing.T) {
 	const secret = "s3cret"
 	for name, r := range map[string]wal.Row{
-		"null aggregate_id":     row("f3", "order", nil, "placed", secret, nil),
-		"empty aggregate_id":    row("f3", "order", "", "placed", secret, nil),
-		"null aggregate_type":   row("f3", nil, "o-1", "placed", secret, nil),
-		"empty aggregate_type":  row("f3", "", "o-1", "placed", secret, nil),
-		"null event_type":       row("f3", "order", "o-1", nil, secret, nil),
-		"headers are an array":  row("f3", "order", "o-1", "placed", secret, `["s3cret"]`),
-		"headers are a string":  row("f3", "order", "o-1", "placed", secret, `"s3cret"`),
-		"headers are torn":      row("f3", "order", "o-1", "placed", secret, `{"a": "s3cret`),
-		"headers are two":       row("f3", "order", "o-1", "placed", secret, `{} {"a": "s3cret"}`),
-		"headers are empty":     row("f3", "order", "o-1", "placed", secret, ""),
-		"headers are many":      row("f3", "order", "o-1", "placed", secret, manyHeaders(1001)),
-		"topic leaves the name": row("f3", "../etc", "o-1", "placed", secret, nil),
-		"topic with a space":    row("f3", "a b", "o-1", "placed", secret, nil),
-		"topic too long":        row("f3", strings.Repeat("x", 250), "o-1", "placed", secret, nil),
+		"null aggregate_id":        row("f3", "order", nil, "placed", secret, nil),
+		"empty aggregate_id":       row("f3", "order", "", "placed", secret, nil),
+		"null aggregate_type":      row("f3", nil, "o-1", "placed", secret, nil),
+		"empty aggregate_type":     row("f3", "", "o-1", "placed", secret, nil),
+		"null event_type":          row("f3", "order", "o-1", nil, secret, nil),
+		"headers are an array":     row("f3", "order", "o-1", "placed", secret, `["s3cret"]`),
+		"headers are a string":     row("f3", "order", "o-1", "placed", secret, `"s3cret"`),
+		"header of half a letter":  row("f3", "order", "o-1", "placed", secret, `{"a": "s3cret \ud83d"}`),
+		"header of wrong halves":   row("f3", "order", "o-1", "placed", secret, `{"a": "\ude00\ud83d s3cret"}`),
+		"header that is no UTF-8":  row("f3", "order", "o-1", "placed", secret, "{\"a\": \"s3cret \xe9\"}"),
+		"name of a header is none": row("f3", "order", "o-1", "placed", secret, `{"s3cret \ud83d": 1}`),
+		"headers are torn":         row("f3", "order", "o-1", "placed", secret, `{"a": "s3cret`),
+		"headers are two":          row("f3", "order", "o-1", "placed", secret, `{} {"a": "s3cret"}`),
+		"headers are empty":        row("f3", "order", "o-1", "placed", secret, ""),
+		"headers are many":         row("f3", "order", "o-1", "placed", secret, manyHeaders(1001)),
+		"topic leaves the name":    row("f3", "../etc", "o-1", "placed", secret, nil),
+		"topic with a space":       row("f3", "a b", "o-1", "placed", secret, nil),
+		"topic too long":           row("f3", strings.Repeat("x", 250), "o-1", "placed", secret, nil),
 	} {
 		t.Run(name, func(t *testing.T) {
 			good := row("f3", "order", "o-1", "placed", "{}", nil)
