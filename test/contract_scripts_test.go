@@ -46,7 +46,7 @@ func written(what string, n int, ids ...string) func(tb testing.TB, s stage, say
 	}
 }
 
-var scripts = []script{ //nolint:gochecknoglobals // a table
+var scripts = []script{
 	{name: "an ack of the commit's position repeats it", play: acked(func(t seen) wal.LSN { return t.commit })},
 	{name: "an ack of the end does not", play: acked(func(t seen) wal.LSN { return t.end })},
 	{name: "an ack of the commit's position plus one loses it", play: acked(func(t seen) wal.LSN { return t.commit + 1 })},

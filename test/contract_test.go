@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -203,9 +204,7 @@ func replicate(tb testing.TB, database string, settings map[string]string, dial 
 		tb.Fatal("the test database has no URL that parses")
 	}
 	config.RuntimeParams["replication"] = "database"
-	for name, value := range settings {
-		config.RuntimeParams[name] = value
-	}
+	maps.Copy(config.RuntimeParams, settings)
 	if dial != nil {
 		config.DialFunc = dial
 		config.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
@@ -219,7 +218,7 @@ func replicate(tb testing.TB, database string, settings map[string]string, dial 
 }
 
 // cut ends a connection as a network does, without a goodbye.
-func cut(pg *pgconn.PgConn) { pg.Conn().Close() } //nolint:errcheck // it may be gone already
+func cut(pg *pgconn.PgConn) { pg.Conn().Close() }
 
 // reader is a streaming client.
 type reader struct {
@@ -327,7 +326,7 @@ func relationColumns(tb testing.TB, body []byte) []*pglogrepl.RelationMessageCol
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return m.(*pglogrepl.RelationMessage).Columns //nolint:forcetypeassert // of an R
+	return m.(*pglogrepl.RelationMessage).Columns
 }
 
 // insertedID is the first column of an insert: oid, 'N', number of columns, 't', length, text.
@@ -371,8 +370,7 @@ func (r *reader) ack(lsn wal.LSN) {
 
 // refusal is the SQLSTATE of an error.
 func refusal(err error) string {
-	var e *pgconn.PgError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return e.Code
 	}
 	return fmt.Sprint(err)

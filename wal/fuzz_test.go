@@ -2,12 +2,12 @@ package wal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"regexp"
-	"slices"
 	"testing"
 	"time"
 )
@@ -17,7 +17,11 @@ import (
 // confirms nothing, and gives the same rows however the bytes were cut.
 func FuzzStream(f *testing.F) {
 	for _, frames := range [][]byte{
-		nil, {'d', 0, 0, 0, 4}, {'d', 0x40, 0, 0, 0, 'w'}, {'Z', 0, 0, 0, 5, 'I'}, {'d', 0, 0, 0, 3},
+		nil,
+		{'d', 0, 0, 0, 4},
+		{'d', 0x40, 0, 0, 0, 'w'},
+		{'Z', 0, 0, 0, 5, 'I'},
+		{'d', 0, 0, 0, 3},
 		{'d', 0, 0, 0, 22, 'k', 0, 0, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 1},
 		{'N', 0, 0, 0, 20, 'S', 'W', 0, 'C', '5', '5', '0', '0', '0', 0, 'M', 'x', 0, 0},
 	} {
@@ -69,12 +73,12 @@ type scriptedConn struct {
 	piece int
 }
 
-func (c *scriptedConn) Read(p []byte) (int, error)       { return c.rest.Read(p[:min(len(p), c.piece)]) }
-func (*scriptedConn) Write(p []byte) (int, error)        { return len(p), nil }
-func (*scriptedConn) Close() error                       { return nil }
-func (*scriptedConn) SetDeadline(time.Time) error        { return nil }
-func (*scriptedConn) SetReadDeadline(t time.Time) error  { return nil }
-func (*scriptedConn) SetWriteDeadline(t time.Time) error { return nil }
+func (c *scriptedConn) Read(p []byte) (int, error)     { return c.rest.Read(p[:min(len(p), c.piece)]) }
+func (*scriptedConn) Write(p []byte) (int, error)      { return len(p), nil }
+func (*scriptedConn) Close() error                     { return nil }
+func (*scriptedConn) SetDeadline(time.Time) error      { return nil }
+func (*scriptedConn) SetReadDeadline(time.Time) error  { return nil }
+func (*scriptedConn) SetWriteDeadline(time.Time) error { return nil }
 
 // FuzzLSN: the text form is two groups of digits and nothing else, it survives being
 // written and read, and the order of the fixed form is that of the positions.
@@ -92,7 +96,7 @@ func FuzzLSN(f *testing.F) {
 		if err != nil || again != lsn {
 			t.Errorf("%q is %v, read again %v, %v", text, lsn, again, err)
 		}
-		if want := max(-1, min(1, int(slices.Compare([]LSN{lsn}, []LSN{LSN(other)})))); bytes.Compare(lsn.AppendHex(nil), LSN(other).AppendHex(nil)) != want {
+		if want := cmp.Compare(lsn, LSN(other)); bytes.Compare(lsn.AppendHex(nil), LSN(other).AppendHex(nil)) != want {
 			t.Errorf("the fixed forms of %v and %v are in another order", lsn, LSN(other))
 		}
 	})

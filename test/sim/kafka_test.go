@@ -100,7 +100,7 @@ func (k *kafka) dial(ctx context.Context, network, address string) (*brokerLink,
 
 func (l *brokerLink) close() {
 	l.server.Close() //nolint:errcheck // memory
-	l.broker.Close() //nolint:errcheck // memory
+	l.broker.Close()
 }
 
 // reach calls do for each link to an address, all of them when it is empty.

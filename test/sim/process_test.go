@@ -88,7 +88,7 @@ func (p *process) live(r *rand.Rand) {
 		case <-lifetime.C:
 			if killed {
 				p.kill(kill)
-				<-done
+				<-done //nolint:errcheck // nobody is there to hear it
 				return
 			}
 			p.w.fault(p.name+" is told to stop", func(t *tally) { t.Terms++ })
@@ -125,7 +125,7 @@ func (p *process) kill(cancel context.CancelFunc) {
 	p.mu.Lock()
 	p.dead = true
 	for _, c := range p.conns {
-		c.Close() //nolint:errcheck // memory
+		c.Close()
 	}
 	p.mu.Unlock()
 	cancel()
@@ -145,7 +145,7 @@ func (p *process) own(c net.Conn, err error) (net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.dead {
-		c.Close() //nolint:errcheck // memory
+		c.Close()
 		return nil, syscall.ECONNREFUSED
 	}
 	p.conns = append(p.conns, c)
@@ -200,7 +200,7 @@ func checkpointFile(t *testing.T) string {
 	if _, err := os.Stat(memory); err != nil {
 		return t.TempDir() + "/checkpoint.json"
 	}
-	dir, err := os.MkdirTemp(memory, "outboxcdc-sim")
+	dir, err := os.MkdirTemp(memory, "outboxcdc-sim") //nolint:usetesting // that one is on a disk
 	if err != nil {
 		return t.TempDir() + "/checkpoint.json"
 	}

@@ -18,7 +18,7 @@ var (
 func TestSimulatedRunnersLoseAndReorderNothing(t *testing.T) {
 	if *oneSeed != 0 {
 		w := simulate(t, *oneSeed)
-		t.Logf("world %d: %+v", *oneSeed, w.tally)
+		t.Logf("world %d: %+v", *oneSeed, &w.tally)
 		return
 	}
 	var total tally
@@ -26,7 +26,7 @@ func TestSimulatedRunnersLoseAndReorderNothing(t *testing.T) {
 	for seed := *first; seed < *first+uint64(*seeds) && !t.Failed(); seed++ {
 		total.add(simulate(t, seed).tally)
 	}
-	t.Logf("%d worlds in %v: %v", *seeds, time.Since(began).Round(time.Second), total)
+	t.Logf("%d worlds in %v: %v", *seeds, time.Since(began).Round(time.Second), &total)
 }
 
 // TestMain leaves one processor to the worlds: then the scheduler's choices are almost
@@ -50,8 +50,9 @@ func TestAWorldReplaysExactly(t *testing.T) {
 func simulate(t *testing.T, seed uint64) *world {
 	t.Helper()
 	var w *world
+	failed := t.Failed()
 	defer func() { // a bubble that fails does not return
-		if t.Failed() || *oneSeed != 0 {
+		if t.Failed() != failed || *oneSeed != 0 {
 			w.transcript.tell(t)
 			t.Logf("replay world %d with: go test ./test/sim -tags synctests -run TestSimulated -v -seed %d", seed, seed)
 		}

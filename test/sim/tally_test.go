@@ -47,13 +47,13 @@ func (a *tally) add(b tally) {
 	a.Recovery = max(a.Recovery, b.Recovery)
 }
 
-func (a tally) faults() int {
+func (a *tally) faults() int {
 	return a.Kills + a.Terms + a.Cuts + a.Crashes + a.LostLinks + a.Outages + a.Shutdowns + a.Storms +
 		a.BrokerOutages + a.BrokerLostLinks + a.BrokerHolds + a.BrokerErrors + a.Refusals + a.Moves
 }
 
 // String is for the log of a test.
-func (a tally) String() string {
+func (a *tally) String() string {
 	type plain tally
-	return fmt.Sprintf("%d faults, %d events, %d sent again; %+v", a.faults(), a.Events, a.Stored-a.Events, plain(a))
+	return fmt.Sprintf("%d faults, %d events, %d sent again; %+v", a.faults(), a.Events, a.Stored-a.Events, plain(*a))
 }

@@ -453,8 +453,12 @@ func (c *conn) greet() error {
 	}
 	c.backend.Send(&pgproto3.AuthenticationOk{})
 	for _, p := range [][2]string{
-		{"server_version", "17.0"}, {"server_encoding", "UTF8"}, {"client_encoding", "UTF8"},
-		{"standard_conforming_strings", "on"}, {"integer_datetimes", "on"}, {"in_hot_standby", "off"},
+		{"server_version", "17.0"},
+		{"server_encoding", "UTF8"},
+		{"client_encoding", "UTF8"},
+		{"standard_conforming_strings", "on"},
+		{"integer_datetimes", "on"},
+		{"in_hot_standby", "off"},
 		{"default_transaction_read_only", "off"},
 	} {
 		c.backend.Send(&pgproto3.ParameterStatus{Name: p[0], Value: p[1]})
