@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/outboxcdc/outboxcdc/wal"
 )
@@ -43,6 +44,7 @@ type Ticket struct {
 	tracker *Tracker
 	end     wal.LSN
 	rows    int
+	at      time.Time // when it entered
 	pending atomic.Int64
 	done    func()
 	settled bool // tracker.mu is held
@@ -62,7 +64,7 @@ func NewTracker(from wal.LSN) *Tracker {
 // its ticket. done is called once, when every message of the batch is acked
 // without an error; it must not block. With n 0 that is before Begin returns.
 func (t *Tracker) Begin(end wal.LSN, n int, done func()) *Ticket {
-	ticket := &Ticket{tracker: t, end: end, rows: n, done: done}
+	ticket := &Ticket{tracker: t, end: end, rows: n, at: time.Now(), done: done}
 	ticket.pending.Store(int64(n))
 	t.mu.Lock()
 	if end != 0 && end <= t.begun.LSN {
@@ -154,6 +156,17 @@ func (t *Tracker) Mark() Mark {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.mark
+}
+
+// Oldest is when the batch entered that the mark waits for; ok is false when it
+// waits for none.
+func (t *Tracker) Oldest() (at time.Time, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.head == len(t.tickets) {
+		return time.Time{}, false
+	}
+	return t.tickets[t.head].at, true
 }
 
 // Begun is the end of everything that entered the ledger.

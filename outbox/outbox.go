@@ -138,7 +138,7 @@ func (m *Mapper) explain(row *wal.Row, err error) error {
 	t := m.tables[row.Table]
 	return fault.NewData(
 		fmt.Errorf("map row %d of transaction %d at %v in %s.%s: %w", row.Index, row.XID, row.Commit, t.Schema, t.Name, err),
-		"the stream stands before this row and nothing of it is lost; correct the service that writes such rows")
+		"the stream stands before this row's transaction and nothing of it is lost; README, \"When a row stops the stream\", says how to pass it")
 }
 
 // Template makes a topic's name from a row: literal text with at most one

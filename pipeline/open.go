@@ -71,11 +71,31 @@ func (r *Runner) openWith(ctx context.Context, conn *wal.Conn) (*session, error)
 		return nil, err
 	}
 	stream, err := conn.Start(ctx, position.LSN)
+	if err == nil {
+		if err = r.unchanged(ctx, position); err != nil {
+			stream.Close()
+		}
+	}
 	if err != nil {
 		broker.Close() //nolint:errcheck // nothing was sent
 		return nil, err
 	}
 	return r.newSession(stream, broker, position), nil
+}
+
+// unchanged looks once more at what is saved, now that the slot is ours and nobody
+// else saves: an instance that has just let go of it may have saved after we loaded.
+// The next session starts from there.
+func (r *Runner) unchanged(ctx context.Context, position checkpoint.Position) error {
+	saved, err := r.load(ctx)
+	switch {
+	case err != nil:
+		return err
+	case saved != nil && saved.LSN != position.LSN:
+		return fmt.Errorf("another instance saved %v while this one was about to start at %v", saved.LSN, position.LSN)
+	default:
+		return nil
+	}
 }
 
 // prepare decides where the session starts, with everything in place for it. The
@@ -108,17 +128,31 @@ func (r *Runner) prepare(ctx context.Context, conn *wal.Conn) (checkpoint.Positi
 	return r.anchor(ctx, e, verdict)
 }
 
+// gather asks for each position before the one that bounds it: confirmed, saved, end
+// of the log. Another instance may stream meanwhile, and asked in the other order a
+// healthy slot would seem to be ahead. A slot that is missing while something is
+// saved is asked for again: the other instance may just have made it.
 func (r *Runner) gather(ctx context.Context, conn *wal.Conn) (evidence, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	e, err := r.gatherOnce(ctx, conn)
+	if err == nil && e.slot == nil && e.saved != nil {
+		e, err = r.gatherOnce(ctx, conn)
+	}
+	e.history = func() ([]wal.TimelineSwitch, error) { return conn.History(ctx, e.identity.Timeline) }
+	return e, err
+}
+
+func (r *Runner) gatherOnce(ctx context.Context, conn *wal.Conn) (evidence, error) {
 	var e evidence
 	var err error
+	if e.slot, err = r.slot(ctx, conn); err != nil {
+		return e, err
+	}
 	if e.saved, err = r.load(ctx); err != nil {
 		return e, err
 	}
-	if e.identity, err = conn.Identify(ctx); err != nil {
-		return e, err
-	}
-	e.history = func() ([]wal.TimelineSwitch, error) { return conn.History(ctx, e.identity.Timeline) }
-	e.slot, err = r.slot(ctx, conn)
+	e.identity, err = conn.Identify(ctx)
 	return e, err
 }
 
@@ -148,7 +182,7 @@ func (r *Runner) slot(ctx context.Context, conn *wal.Conn) (*wal.Slot, error) {
 // it makes what is missing, publication before slot: a slot decodes its log with
 // the publication of that time.
 func (r *Runner) preflight(ctx context.Context, conn *wal.Conn, first bool) error {
-	findings, err := wal.Preflight(ctx, conn)
+	findings, err := r.findings(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -158,7 +192,7 @@ func (r *Runner) preflight(ctx context.Context, conn *wal.Conn, first bool) erro
 			return err
 		}
 		if made {
-			if findings, err = wal.Preflight(ctx, conn); err != nil {
+			if findings, err = r.findings(ctx, conn); err != nil {
 				return err
 			}
 		}
@@ -168,6 +202,16 @@ func (r *Runner) preflight(ctx context.Context, conn *wal.Conn, first bool) erro
 		findings = slices.DeleteFunc(findings, makesItself)
 	}
 	return fault.Failures(findings)
+}
+
+// openTimeout bounds what a server may take to answer while a session is opened. The
+// creation of a slot has no bound: it waits for the transactions that run.
+const openTimeout = time.Minute
+
+func (r *Runner) findings(ctx context.Context, conn *wal.Conn) ([]fault.Finding, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	return wal.Preflight(ctx, conn)
 }
 
 // makesItself says whether a first start mends the finding once the others are

@@ -161,20 +161,38 @@ func (s *session) publish(ctx context.Context, stop <-chan struct{}, batches <-c
 
 func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []sink.Message) ([]sink.Message, error) {
 	failpoint.Pass(failpoint.AfterReceive)
+	messages, bad := s.mapper.Map(batch.Rows, messages)
+	end := batch.End
+	if bad != nil {
+		messages, end = s.before(batch, messages)
+	}
 	s.seen.sent(batch)
 	batch.Hold()
-	ticket := s.tracker.Begin(batch.End, len(batch.Rows), func() {
+	ticket := s.tracker.Begin(end, len(messages), func() {
 		s.budget.release(batch.Release())
 		failpoint.Pass(failpoint.AfterAck)
 	})
-	messages, bad := s.mapper.Map(batch.Rows, messages)
-	// The rows before a bad one are good. The ticket still waits for all of them,
-	// so nothing of this batch is confirmed.
 	if err := s.sink.Send(ctx, messages, ticket.Ack); err != nil {
 		return messages, fmt.Errorf("send: %w", err)
 	}
 	failpoint.Pass(failpoint.AfterSend)
 	return messages, bad
+}
+
+// before leaves of a batch the transactions before that of its first bad row, so that
+// they are confirmed and not sent again at each start until somebody has mended the
+// row. They end at or before the bad one's commit record, and a position there makes
+// the server send that transaction again, whole.
+func (s *session) before(batch wal.Batch, messages []sink.Message) ([]sink.Message, wal.LSN) {
+	bad := batch.Rows[len(messages)].Commit
+	good := len(messages)
+	for good > 0 && batch.Rows[good-1].Commit == bad {
+		good--
+	}
+	if good == 0 || bad <= s.tracker.Begun().LSN {
+		return messages[:0], 0
+	}
+	return messages[:good], bad
 }
 
 // flush waits until what was sent is acked, unless something failed.

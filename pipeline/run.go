@@ -16,6 +16,8 @@ const (
 	firstPause   = 200 * time.Millisecond
 	longestPause = 30 * time.Second
 	standbyPause = time.Second
+
+	longestSilence = 6 * time.Hour
 )
 
 // Runner keeps a stream going: one session after the other. Make it with New; Run
@@ -56,7 +58,7 @@ func (r *Runner) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer r.closeStore()
 	pause := firstPause
 	for {
-		before := r.seen.saved.Load()
+		before, began := r.seen.saved.Load(), time.Now()
 		err := r.attempt(ctx, stop)
 		if over(stop) || ctx.Err() != nil {
 			return r.stopped(err)
@@ -64,13 +66,14 @@ func (r *Runner) Run(ctx context.Context, stop <-chan struct{}) error {
 		if err == nil {
 			err = errors.New("the session ended without a reason")
 		}
-		if fault.Classify(err) != fault.Transient {
+		if class := fault.Classify(err); class != fault.Transient && class != fault.Stopped {
 			r.board.set(Failed, err.Error())
 			r.board.broke(err)
 			return err
 		}
-		if r.seen.saved.Load() != before {
-			pause = firstPause // it worked for a while: this is a new disturbance
+		r.listenLonger(err)
+		if r.seen.saved.Load() != before || time.Since(began) > longestPause || errors.Is(err, wal.ErrSlotBusy) {
+			pause = firstPause // it worked, or others did: this is a new disturbance
 		}
 		if !r.wait(ctx, stop, r.retry(err, pause)) {
 			return r.stopped(nil)
@@ -79,12 +82,30 @@ func (r *Runner) Run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
+// listenLonger doubles the silence that the next session bears: this one may have
+// given up on a server that was at work on a large transaction of other tables, and
+// no constant is enough for all of them.
+func (r *Runner) listenLonger(err error) {
+	if !errors.Is(err, wal.ErrLinkDead) {
+		return
+	}
+	if r.config.Wal.Silence == 0 {
+		r.config.Wal.Silence = wal.DefaultSilence
+	}
+	r.config.Wal.Silence = min(2*r.config.Wal.Silence, longestSilence)
+}
+
+// stopped is what Run ends with when it was asked to.
 func (r *Runner) stopped(err error) error {
-	if err == nil || fault.Classify(err) == fault.Stopped {
+	class := fault.Classify(err)
+	switch {
+	case errors.Is(err, fault.ErrDrainTimeout): // first: what ended the drain is a cancelled context
+		r.board.set(Failed, err.Error())
+		return err
+	case class == fault.Stopped:
 		r.board.set(Stopped, "")
 		return nil
-	}
-	if errors.Is(err, fault.ErrDrainTimeout) || fault.Classify(err) != fault.Transient {
+	case class != fault.Transient:
 		r.board.set(Failed, err.Error())
 		return err
 	}

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
@@ -262,6 +263,14 @@ func TestStopDrainsSavesAndConfirms(t *testing.T) {
 	})
 }
 
+func TestARunnerWhoseDrainTimedOutSaysSo(t *testing.T) {
+	r := &Runner{logger: slog.New(slog.DiscardHandler)}
+	err := r.stopped(errors.Join(fault.ErrDrainTimeout, fmt.Errorf("flush: %w", context.Canceled)))
+	if fault.ExitCode(err) != fault.ExitDrainTimeout {
+		t.Errorf("Run ends with %v, want a drain timeout", err)
+	}
+}
+
 func TestDrainTimeoutHasItsOwnExitAndConfirmsOnlyWhatIsAcked(t *testing.T) {
 	inTrial(t, func(t *testing.T, x *trial) {
 		x.batches <- batchOf(0x1100, "a")
@@ -319,8 +328,10 @@ func TestABlockedBrokerDoesNotKeepABrokenSession(t *testing.T) {
 
 func TestARowThatCannotBeMappedEndsTheSessionBehindTheGoodRows(t *testing.T) {
 	inTrial(t, func(t *testing.T, x *trial) {
+		good, bad := batchOf(0x1200, "b"), batchOf(0x1300, "c", "", "d")
+		good.Rows, good.End = append(good.Rows, bad.Rows...), bad.End
 		x.batches <- batchOf(0x1100, "a")
-		x.batches <- batchOf(0x1200, "b", "", "c")
+		x.batches <- good
 		(<-x.sink.acks)(nil)
 		(<-x.sink.acks)(nil)
 		close(x.sink.flush)
@@ -328,11 +339,11 @@ func TestARowThatCannotBeMappedEndsTheSessionBehindTheGoodRows(t *testing.T) {
 		if fault.Classify(err) != fault.Data {
 			t.Errorf("session ended with %v, want a data error", err)
 		}
-		if got := x.noted(); count(got, "send b") != 1 || count(got, "send c") != 0 {
-			t.Errorf("order %q, want b sent and c not", got)
+		if got := x.noted(); count(got, "send b") != 1 || count(got, "send c")+count(got, "send d") != 0 {
+			t.Errorf("order %q, want b sent, and nothing of the transaction of the bad row", got)
 		}
-		if x.at != 0x1100 {
-			t.Errorf("confirmed %v, want 0/1100, before the transaction of the bad row", x.at)
+		if want := bad.Rows[0].Commit; x.at != want {
+			t.Errorf("confirmed %v, want %v: before the transaction of the bad row and behind all others", x.at, want)
 		}
 	})
 }

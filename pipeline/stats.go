@@ -34,6 +34,10 @@ type Stats struct {
 	Saved     wal.LSN // durable in the checkpoint store
 	Confirmed wal.LSN // the slot may forget
 
+	// Waiting is for how long the oldest message that was sent is not acked; 0 when
+	// all are.
+	Waiting time.Duration
+
 	Rows     uint64 // sent since the process began, redeliveries included
 	Bytes    uint64 // of those rows' columns
 	Sessions uint64 // begun
@@ -77,6 +81,7 @@ type board struct {
 	errAt    time.Time
 	read     func() wal.LSN
 	marks    func() (acked, sent wal.LSN)
+	oldest   func() (time.Time, bool)
 }
 
 func (b *board) set(state State, reason string) {
@@ -101,6 +106,7 @@ func (b *board) begin(s *session) {
 	b.state, b.reason = Streaming, ""
 	b.sessions++
 	b.read = s.read
+	b.oldest = s.tracker.Oldest
 	b.marks = func() (acked, sent wal.LSN) { return s.tracker.Mark().LSN, s.tracker.Begun().LSN }
 	from := uint64(s.saver.position.LSN)
 	s.seen.saved.Store(from)
@@ -132,6 +138,9 @@ func (r *Runner) Stats() Stats {
 	if b.marks != nil {
 		s.Acked, s.Sent = b.marks()
 		s.Read = b.read()
+		if at, ok := b.oldest(); ok {
+			s.Waiting = time.Since(at)
+		}
 	}
 	s.State, s.Reason, s.Sessions = b.state, b.reason, b.sessions
 	s.Slot, s.SlotLookedAt = b.slot, b.slotAt

@@ -51,7 +51,8 @@ func judge(e evidence) (start, error) {
 
 // forget is the way on for an operator who accepts what the refusal says.
 func forget(slot string) string {
-	return fmt.Sprintf("to go on from where the slot stands, delete the saved position of slot %s and start again", slot)
+	return fmt.Sprintf("to go on all the same, delete the saved position (DELETE FROM outboxcdc.checkpoint WHERE slot = '%s', "+
+		"or the file of --checkpoint) and start again; outboxcdc verify then lists the events that are missing, to be inserted anew", slot)
 }
 
 // otherLog refuses a log that is not the continuation of the saved one.
@@ -81,8 +82,8 @@ func slotGone(e evidence) error {
 	}
 	return fault.NewOperator(
 		fmt.Errorf("slot %s does not exist, but everything up to %v was sent from it", e.saved.Slot, e.saved.LSN),
-		fmt.Sprintf("events committed between %v and the creation of a new slot are in no stream: "+
-			"send them again from the table; %s, a new slot is made then", e.saved.LSN, forget(e.saved.Slot)))
+		fmt.Sprintf("events committed between %v and the creation of a new slot are in no stream; "+
+			"%s, a new slot is made then", e.saved.LSN, forget(e.saved.Slot)))
 }
 
 // moved refuses a slot that is ahead of what we saved. We save before we confirm,
@@ -94,7 +95,7 @@ func moved(e evidence) error {
 	return fault.NewOperator(
 		fmt.Errorf("slot %s was moved or made anew by someone else: it stands at %v, but only what is before %v was sent",
 			e.slot.Name, e.slot.Confirmed, e.saved.LSN),
-		fmt.Sprintf("events committed between %v and %v will never come from this slot: send them again from the table; %s",
+		fmt.Sprintf("events committed between %v and %v will never come from this slot; %s",
 			e.saved.LSN, e.slot.Confirmed, forget(e.slot.Name)))
 }
 

@@ -23,6 +23,12 @@ type Config struct {
 	// of it, half a second at the most.
 	StatusInterval time.Duration
 
+	// Silence of the server after which the link counts as dead; 0 means
+	// DefaultSilence. A walsender that decodes a large transaction of tables that
+	// are not published neither sends nor listens, and a session that does not wait
+	// long enough starts it from the beginning again: raise it after an ErrLinkDead.
+	Silence time.Duration
+
 	// BatchRows and BatchBytes cut a batch, the latter measured as Batch.Bytes; 0
 	// means 1024 rows and 256 KiB. One row is always taken whole.
 	BatchRows  int
@@ -39,6 +45,12 @@ type Config struct {
 // DefaultStatusInterval keeps us well inside a third of the wal_sender_timeout
 // of one minute that Connect asks for.
 const DefaultStatusInterval = 10 * time.Second
+
+// DefaultSilence is more than the half of wal_sender_timeout after which servers of
+// version 15 and later send a keepalive from the midst of a transaction that they
+// skip (logical.c, update_progress). A link that is cut is noticed earlier, by the
+// kernel's own keepalives.
+const DefaultSilence = 90 * time.Second
 
 // Slot is the state of a replication slot as pg_replication_slots shows it.
 type Slot struct {

@@ -55,6 +55,11 @@ const (
 // nothing and makes sense before publication and slot exist. An error means that it
 // could not look.
 func Preflight(ctx context.Context, c *Conn) ([]fault.Finding, error) {
+	// The slot before the end of the log, which bounds it: both move meanwhile.
+	slot, err := c.slotFacts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	server, _, err := fetchOne[serverFacts](ctx, c.pg, serverSQL)
 	if err != nil {
 		return nil, fmt.Errorf("look at the server: %w", err)
@@ -70,10 +75,6 @@ func Preflight(ctx context.Context, c *Conn) ([]fault.Finding, error) {
 	transactions, err := fetch[transactionFacts](ctx, c.pg, transactionSQL)
 	if err != nil {
 		return nil, fmt.Errorf("look for old transactions: %w", err)
-	}
-	slot, err := c.slotFacts(ctx)
-	if err != nil {
-		return nil, err
 	}
 	return slices.Concat(
 		judgeServer(server, slot.exists),

@@ -49,6 +49,7 @@ type Stream struct {
 
 	interval time.Duration // status at least this often
 	tick     time.Duration // at most this long from Confirm to status
+	silence  time.Duration // of the server, after which the link is dead
 
 	confirmed atomic.Uint64 // by Confirm; monotone
 	given     atomic.Uint64 // the latest End of a batch that was taken
@@ -63,7 +64,7 @@ type Stream struct {
 	heard time.Time // when the server last said something, or could not
 }
 
-// ErrLinkDead means that the server answered nothing for two status intervals.
+// ErrLinkDead means that the server answered nothing for Config.Silence.
 var ErrLinkDead = errors.New("the server does not answer")
 
 // errEnded means that the server ended the stream in order.
@@ -109,6 +110,10 @@ func newStream(conn net.Conn, frames *frameReader, config Config, from LSN) *Str
 	s := &Stream{
 		conn: conn, frames: frames, pace: newPace(conn), config: config, logger: logger,
 		interval: interval, tick: min(interval/10, time.Second/2),
+		silence: config.Silence,
+	}
+	if s.silence == 0 {
+		s.silence = DefaultSilence
 	}
 	s.rows = assembler{
 		tables: config.Tables, relations: map[uint32]relation{}, last: from,
@@ -172,6 +177,9 @@ func (s *Stream) Run(ctx context.Context, stop <-chan struct{}, out chan<- Batch
 	s.goodbye()
 	return nil
 }
+
+// Close gives up a stream whose Run is never called.
+func (s *Stream) Close() { s.conn.Close() }
 
 // wakeOn starts the goroutine that ends a read when ctx or stop ends; the function
 // it gives ends that goroutine.
@@ -370,7 +378,7 @@ func (s *Stream) report(now time.Time) error {
 		return nil
 	}
 	silence := now.Sub(s.heard)
-	if silence >= 2*s.interval {
+	if silence >= s.silence {
 		return fmt.Errorf("%w for %v", ErrLinkDead, silence.Round(time.Second))
 	}
 	return s.writeStatus(now, silence >= s.interval/2)
@@ -457,7 +465,15 @@ func (s *Stream) serverError(body []byte) error {
 	if err := m.Decode(body); err != nil {
 		return s.rows.explain('E', err)
 	}
-	return Fault(fmt.Errorf("read slot %s: %w", s.config.Slot, pgconn.ErrorResponseToPgError(&m)))
+	err := fmt.Errorf("read slot %s: %w", s.config.Slot, pgconn.ErrorResponseToPgError(&m))
+	const undefinedObject = "42704"
+	if m.Code == undefinedObject {
+		return fault.NewOperator(err, fmt.Sprintf("the slot decodes its log with the publications of that time, so rows that were written while "+
+			"publication %s did not exist cannot be read from it: make the publication again, pass the gap with "+
+			"SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn()), delete the saved position of the slot, and start again; "+
+			"outboxcdc verify then lists the events that are missing, to be inserted anew", s.config.Publication, s.config.Slot))
+	}
+	return Fault(err)
 }
 
 // notice classifies what the server says beside the stream. Postgres 18 answers a

@@ -130,14 +130,15 @@ func (w *watcher) slot(ctx context.Context) (WatchState, error) {
 		Standby  bool     `json:"standby"`
 		Database string   `json:"database"`
 	}
+	// The slot before the end of the log, which bounds it: both move meanwhile.
+	slot, exists, err := readSlot(ctx, w.pg, w.config.Slot)
+	if err != nil {
+		return WatchState{}, fmt.Errorf("look at the slot: %w", err)
+	}
 	at, _, err := fetchOne[end](ctx, w.pg, "SELECT row_to_json(t)::text FROM (SELECT "+endOfLog+
 		` AS "end", pg_is_in_recovery() AS standby, current_database() AS database) t`)
 	if err != nil {
 		return WatchState{}, fmt.Errorf("look at the end of the log: %w", err)
-	}
-	slot, exists, err := readSlot(ctx, w.pg, w.config.Slot)
-	if err != nil {
-		return WatchState{}, fmt.Errorf("look at the slot: %w", err)
 	}
 	server := serverFacts{End: at.End, Standby: at.Standby, Database: at.Database}
 	if err := fault.Failures(judgeSlot(w.config, server, slotFacts{Slot: slot, exists: exists})); err != nil {

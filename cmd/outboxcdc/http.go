@@ -34,9 +34,16 @@ func newHandler(slot string, stats func() pipeline.Stats) http.Handler {
 	return mux
 }
 
+// longestWait is how long the broker may take for an ack before events count as not
+// flowing.
+const longestWait = 15 * time.Second
+
 func readiness(s pipeline.Stats) (status int, text string) {
 	status, text = http.StatusServiceUnavailable, string(s.State)
-	if s.State == pipeline.Streaming || s.State == pipeline.Standby {
+	switch {
+	case s.State == pipeline.Streaming && s.Waiting > longestWait:
+		return status, fmt.Sprintf("%s, but the broker has not acked for %v", text, s.Waiting.Round(time.Second))
+	case s.State == pipeline.Streaming || s.State == pipeline.Standby:
 		status = http.StatusOK
 	}
 	if s.Reason != "" {

@@ -97,8 +97,8 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "read: a dead link is never noticed",
-		file: "wal/stream.go", old: "if silence >= 2*s.interval {", new: "if silence >= 2000*s.interval {",
-		pkg: "./wal", test: "TestSilentServerIsFoundDeadWithinTwoIntervals",
+		file: "wal/stream.go", old: "if silence >= s.silence {", new: "if silence >= 2000*s.silence {",
+		pkg: "./wal", test: "TestSilentServerIsFoundDead",
 	},
 	{
 		name: "read: memory that is still held is used again",
