@@ -92,4 +92,11 @@ var simMutants = []mutant{
 		file: "wal/watch.go", old: "\t\tdefault:\n\t\t\treturn Fault(err)\n", new: "\t\tdefault:\n\t\t\t<-ctx.Done()\n\t\t\treturn ctx.Err()\n",
 		pkg: "./test/sim", test: wholeSimulation,
 	},
+	{
+		name: "simulation: preflight: the tables are read before the publication",
+		file: "wal/preflight.go",
+		old:  "\tp.publication, p.exists, err = fetchOne[publicationFacts](ctx, pg, publicationSQL(config))\n\tif err != nil {\n\t\treturn p, fmt.Errorf(\"look at publication %s: %w\", displayName(config.Publication), err)\n\t}\n\tif p.tables, err = fetch[tableFacts](ctx, pg, tablesSQL(config, version)); err != nil {\n\t\treturn p, fmt.Errorf(\"look at the tables: %w\", err)\n\t}\n",
+		new:  "\tif p.tables, err = fetch[tableFacts](ctx, pg, tablesSQL(config, version)); err != nil {\n\t\treturn p, fmt.Errorf(\"look at the tables: %w\", err)\n\t}\n\tp.publication, p.exists, err = fetchOne[publicationFacts](ctx, pg, publicationSQL(config))\n\tif err != nil {\n\t\treturn p, fmt.Errorf(\"look at publication %s: %w\", displayName(config.Publication), err)\n\t}\n",
+		pkg:  "./test/sim", test: "TestTwoFirstStartsAtOnceEndInOneStreamAndOneStandby",
+	},
 }
