@@ -22,7 +22,7 @@ const failpointVariable = "OUTBOXCDC_FAILPOINT"
 
 // builtToDie makes outboxcdc with its failpoints, once for all tests of the
 // package.
-var builtToDie = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // built once
+var builtToDie = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "outboxcdc-test")
 	if err != nil {
 		return "", err
@@ -50,8 +50,10 @@ func (l *line) streamTo(tb testing.TB, point failpoint.Point, n int) *mortal {
 		tb.Fatalf("build outboxcdc: %v", err)
 	}
 	m := &mortal{trap: fmt.Sprintf("%s:%d", point, n)}
-	cmd := exec.Command(path, append([]string{"stream", "--sink", "kafka://" + strings.Join(l.kafka.Bootstrap(), ","),
-		"--topic", l.topic, "--http", "off"}, l.flags...)...)
+	cmd := exec.Command(path, append([]string{
+		"stream", "--sink", "kafka://" + strings.Join(l.kafka.Bootstrap(), ","),
+		"--topic", l.topic, "--http", "off",
+	}, l.flags...)...)
 	cmd.Env = append(os.Environ(), failpointVariable+"="+m.trap)
 	m.streamer = &streamer{cmd: cmd, log: &syncBuffer{}, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = m.log, m.log

@@ -131,20 +131,24 @@ func TestVerifyFindsWhatIsPlanted(t *testing.T) {
 		"a record is missing": {slices.Delete(slices.Clone(records), i, i+1), verify.Report{Present: n - 1, Missing: 1}, 3},
 		"a record is there twice": {
 			append(slices.Clone(records), records[i], records[j]),
-			verify.Report{Present: n, Redelivered: 2}, 0,
+			verify.Report{Present: n, Redelivered: 2},
+			0,
 		},
 		"an event is there at another position": {
 			append(slices.Clone(records), at(records[i], "FFFFFFFFFFFFFFF0/0")),
-			verify.Report{Present: n, Duplicates: 1}, 0,
+			verify.Report{Present: n, Duplicates: 1},
+			0,
 		},
 		"two records are swapped": {swapped(records, i, j), verify.Report{Present: n, Disordered: 1}, 3},
 		"a payload is altered": {
 			slices.Replace(slices.Clone(records), i, i+1, &altered),
-			verify.Report{Present: n - 1, Altered: 1}, 3,
+			verify.Report{Present: n - 1, Altered: 1},
+			3,
 		},
 		"somebody else writes to the topic": {
 			append(slices.Clone(records), &kgo.Record{Key: []byte("a-1"), Value: []byte("hello")}),
-			verify.Report{Present: n, Foreign: 1}, 0,
+			verify.Report{Present: n, Foreign: 1},
+			0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
