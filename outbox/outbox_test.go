@@ -133,6 +133,8 @@ func TestRowThatCannotBeMappedIsADataErrorThatNamesIt(t *testing.T) {
 		"headers are an array":     row("f3", "order", "o-1", "placed", secret, `["s3cret"]`),
 		"headers are a string":     row("f3", "order", "o-1", "placed", secret, `"s3cret"`),
 		"header of half a letter":  row("f3", "order", "o-1", "placed", secret, `{"a": "s3cret \ud83d"}`),
+		"header of a second half":  row("f3", "order", "o-1", "placed", secret, `{"a": "\ude00 s3cret"}`),
+		"header of a first half":   row("f3", "order", "o-1", "placed", secret, `{"a": "\ud83d\n s3cret"}`),
 		"header of wrong halves":   row("f3", "order", "o-1", "placed", secret, `{"a": "\ude00\ud83d s3cret"}`),
 		"header that is no UTF-8":  row("f3", "order", "o-1", "placed", secret, "{\"a\": \"s3cret \xe9\"}"),
 		"name of a header is none": row("f3", "order", "o-1", "placed", secret, `{"s3cret \ud83d": 1}`),

@@ -137,3 +137,21 @@ func TestRowsOfARenamedTableAreNeverSkipped(t *testing.T) {
 		})
 	}
 }
+
+func TestARowThatCannotBeSentEndsTheProcessWithItsExitCodeEachTime(t *testing.T) {
+	f := newWalFixture(t, servers.SharedPostgres(t))
+	f.ready(t)
+	f.run(t, `insert into outbox (aggregate_type, aggregate_id, event_type, payload) values ('order', 'a', 'e', '1')`,
+		`insert into outbox (aggregate_type, aggregate_id, event_type, payload) values ('order', '', 'e', '"s3cret"')`,
+		`insert into outbox (aggregate_type, aggregate_id, event_type, payload) values ('order', 'a', 'e', '2')`)
+	first, second := f.command(t, mistake{}), f.command(t, mistake{})
+	for _, got := range []answer{first, second} {
+		wantRefusal(t, got, fault.ExitData, "aggregate_id", "public.outbox", "nothing of it is lost")
+		if strings.Contains(got.out+got.errors, "s3cret") {
+			t.Errorf("the payload is shown:\n%s", got.errors)
+		}
+	}
+	if n := strings.Count(first.out, "\n"); n != 1 || second.out != "" {
+		t.Errorf("the first process sent %q and the second %q, want the one row before", first.out, second.out)
+	}
+}
