@@ -52,7 +52,7 @@ func judge(e evidence) (start, error) {
 // forget is the way on for an operator who accepts what the refusal says.
 func forget(slot string) string {
 	return fmt.Sprintf("to go on all the same, delete the saved position (DELETE FROM outboxcdc.checkpoint WHERE slot = '%s', "+
-		"or the file of --checkpoint) and start again; outboxcdc verify then lists the events that are missing, to be inserted anew", slot)
+		"or the file of --checkpoint) and start again; outboxcdc verify then lists the events that are missing, to be sent again from the table by inserting their rows anew", slot)
 }
 
 // otherLog refuses a log that is not the continuation of the saved one.

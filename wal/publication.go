@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -22,6 +23,17 @@ const lockWait = "10s"
 func PublicationSQL(config Config) string {
 	return fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE %s WITH (publish = 'insert', publish_via_partition_root = true);",
 		quoteName(config.Publication), quotedTables(config.Tables))
+}
+
+// SetupSQL makes publication and slot, in this order, each unless it is there.
+func SetupSQL(config Config) string {
+	return fmt.Sprintf(`DO $outboxcdc$ BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = %s) THEN
+    %s
+  END IF;
+END $outboxcdc$;
+%s WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = %s);
+`, quoteText(config.Publication), PublicationSQL(config), strings.TrimSuffix(SlotSQL(config), ";"), quoteText(config.Slot))
 }
 
 // CreatePublication makes the publication unless there is one of that name, which

@@ -50,7 +50,7 @@ func (p *program) check(c *cli.Context) error {
 	}
 	ctx, done := p.untilSignal(c.Context)
 	defer done()
-	findings := append(lookAtDatabase(ctx, config.Wal), lookAtBroker(ctx, config)...)
+	findings := append(lookAtDatabase(ctx, config), lookAtBroker(ctx, config)...)
 	if ctx.Err() != nil {
 		return interrupted(ctx, ctx.Err())
 	}
@@ -61,13 +61,13 @@ func (p *program) check(c *cli.Context) error {
 	return errors.Join(show(p.out, findings), verdict(findings))
 }
 
-func lookAtDatabase(ctx context.Context, config wal.Config) []fault.Finding {
-	conn, err := wal.Connect(ctx, config)
+func lookAtDatabase(ctx context.Context, config pipeline.Config) []fault.Finding {
+	conn, err := wal.Connect(ctx, config.Wal)
 	if err != nil {
 		return []fault.Finding{asFinding("database.unreachable", "database", err)}
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is owed to it
-	findings, err := wal.Preflight(ctx, conn)
+	findings, err := pipeline.CheckDatabase(ctx, config, conn)
 	if err != nil {
 		return []fault.Finding{asFinding("database.unreadable", "database", err)}
 	}

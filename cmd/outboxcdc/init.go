@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/outboxcdc/outboxcdc/migrations"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/wal"
 )
 
@@ -64,8 +65,8 @@ func (p *program) printSQL(config wal.Config) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(p.out, "%s\n-- The publication, and then the slot, which reads with it from here on.\n%s\n%s\n",
-		sql, wal.PublicationSQL(config), wal.SlotSQL(config))
+	_, err = fmt.Fprintf(p.out, "%s\n-- The publication, and then the slot, which reads with it from here on.\n%s",
+		sql, wal.SetupSQL(config))
 	return err
 }
 
@@ -93,6 +94,14 @@ func (p *program) makeAll(ctx context.Context, config wal.Config) error {
 		return err
 	}
 	p.say(made, "publication "+config.Publication)
+	findings, err := wal.Preflight(ctx, conn)
+	if err != nil {
+		return err
+	}
+	missing := func(f fault.Finding) bool { return f.Code == wal.CodeSlotMissing }
+	if err := fault.Failures(slices.DeleteFunc(findings, missing)); err != nil {
+		return err
+	}
 	slot, there, err := conn.Slot(ctx)
 	if err != nil {
 		return err

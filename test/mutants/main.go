@@ -82,7 +82,7 @@ func run(ctx context.Context, pattern string) (survivors int, err error) {
 }
 
 func all() []mutant {
-	return slices.Concat(chainMutants, adminMutants, storeMutants, simMutants, commandMutants)
+	return slices.Concat(chainMutants, adminMutants, storeMutants, simMutants, sinkMutants, commandMutants)
 }
 
 // try builds the test with the bug in it and runs it.

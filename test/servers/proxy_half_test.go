@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -30,7 +31,7 @@ func TestAHalfClosedLinkStillCarriesTheOtherDirection(t *testing.T) {
 		}
 	}
 	p.HalfClose()
-	if n, err := client.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := client.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("the client read %d bytes, %v, want the end", n, err)
 	}
 	if _, err := client.Write([]byte("x")); err != nil {

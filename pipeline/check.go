@@ -1,0 +1,67 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/outboxcdc/outboxcdc/checkpoint"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+// codePosition is the finding about what is saved.
+const codePosition = "position"
+
+// CheckDatabase gives wal.Preflight's findings and one about the saved position:
+// whether a stream may go on from there, by the same judgement as at a start. It saves
+// nothing; a file store looks whether its folder can be written to. An error means
+// that it could not look.
+func CheckDatabase(ctx context.Context, config Config, conn *wal.Conn) ([]fault.Finding, error) {
+	findings, err := wal.Preflight(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	position, gone := checkPosition(ctx, config, conn)
+	if gone {
+		// Its fix would make a slot that the position refuses.
+		findings = slices.DeleteFunc(findings, func(f fault.Finding) bool { return f.Code == wal.CodeSlotMissing })
+	}
+	return append(findings, position), nil
+}
+
+// checkPosition says with gone that something is saved for a slot that is missing.
+func checkPosition(ctx context.Context, config Config, conn *wal.Conn) (f fault.Finding, gone bool) {
+	config.setDefaults()
+	f = fault.Finding{Code: codePosition, Subject: "saved position"}
+	store, err := checkpoint.Open(ctx, config.Checkpoint, checkpoint.Options{
+		Slot: config.Wal.Slot, Database: config.Wal.Database, Dial: config.Wal.Dial, Logger: config.Logger,
+	})
+	if err != nil {
+		return failed(f, err), false
+	}
+	defer store.Close() //nolint:errcheck // nothing was saved
+	r := &Runner{config: config, logger: config.Logger, store: store}
+	e, err := r.gather(ctx, conn)
+	if err == nil {
+		_, err = judge(e)
+	}
+	switch {
+	case err != nil:
+		f = failed(f, err)
+	case e.saved == nil:
+		f.Problem = "none yet, as before a first start"
+	default:
+		f.Problem = fmt.Sprintf("the stream goes on from %v", e.saved.LSN)
+	}
+	return f, e.saved != nil && e.slot == nil
+}
+
+func failed(f fault.Finding, err error) fault.Finding {
+	f.Severity, f.Problem = fault.Failure, err.Error()
+	if known, ok := errors.AsType[*fault.Error](err); ok {
+		f.Problem, f.Fix = known.Err.Error(), known.Advice
+	}
+	return f
+}
