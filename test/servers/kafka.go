@@ -19,6 +19,7 @@ type KafkaServer struct {
 	machine machine
 	brokers []string
 	cluster string // the cluster id, empty when it was given
+	dataDir string // empty when the server is not an embedded one
 	shared  bool   // several tests use it, so none may disturb it
 }
 

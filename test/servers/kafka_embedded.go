@@ -94,7 +94,7 @@ func runKafka(ctx context.Context, java, jars string, c Config) (*KafkaServer, e
 	m := newProcess(place, syscall.SIGKILL, func() *exec.Cmd {
 		return kafkaCommand(place, java, jars)(context.Background(), "kafka.Kafka", place.path("server.properties"))
 	})
-	k := &KafkaServer{machine: m, brokers: []string{address}, cluster: cluster}
+	k := &KafkaServer{machine: m, brokers: []string{address}, cluster: cluster, dataDir: place.path("data")}
 	if err := up(ctx, m, k.ready); err != nil {
 		return nil, errors.Join(err, m.remove())
 	}

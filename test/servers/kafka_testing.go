@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -213,4 +215,21 @@ func (k *KafkaServer) readSpan(ctx context.Context, topic string, s span) ([]*kg
 // inOrder orders records by partition and offset: fetches mix the partitions.
 func inOrder(a, b *kgo.Record) int {
 	return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+}
+
+// Truncate cuts the end off each partition of a topic, about half of its bytes, as a
+// disk does that did not write what it was told. The server is stopped, and an
+// embedded one.
+func (k *KafkaServer) Truncate(tb testing.TB, topic string) {
+	tb.Helper()
+	if k.dataDir == "" {
+		tb.Fatal("truncate a topic: only the files of an embedded server can be reached")
+	}
+	logs, err := filepath.Glob(filepath.Join(k.dataDir, topic+"-*", "*.log"))
+	must(tb, err)
+	for _, log := range logs {
+		info, err := os.Stat(log)
+		must(tb, err)
+		must(tb, os.Truncate(log, info.Size()/2)) // recovery drops the batch that is cut
+	}
 }
