@@ -64,8 +64,10 @@ func TestAQuotaSlowsTheStreamAndBreaksNothing(t *testing.T) {
 	if _, err := admin.AlterClientQuotas(walContext(t), []kadm.AlterClientQuotaEntry{quota}); err != nil {
 		t.Fatal(err)
 	}
-	s := stream(t, append([]string{"--topic", l.topic, "--http", "off", "--log-level", "debug",
-		"--sink", sinkURL(l.kafka, "client.id="+id, "compression.type=none")}, l.flags...)...)
+	s := stream(t, append([]string{
+		"--topic", l.topic, "--http", "off", "--log-level", "debug",
+		"--sink", sinkURL(l.kafka, "client.id="+id, "compression.type=none"),
+	}, l.flags...)...)
 	began := time.Now()
 	var d delivery
 	for range 4 { // the broker delays what follows too large a request

@@ -50,8 +50,10 @@ func (a *address) start(tb testing.TB, more ...string) *streamer {
 	if a.user != nil {
 		at.User = a.user
 	}
-	return stream(tb, append([]string{"--slot", a.slot, "--database-url", at.String(), "--topic", a.topic, "--http", "off",
-		"--sink", "kafka://" + strings.Join(a.kafka.Bootstrap(), ",")}, more...)...)
+	return stream(tb, append([]string{
+		"--slot", a.slot, "--database-url", at.String(), "--topic", a.topic, "--http", "off",
+		"--sink", "kafka://" + strings.Join(a.kafka.Bootstrap(), ","),
+	}, more...)...)
 }
 
 // inFile keeps the saved position where no server can take it along.
