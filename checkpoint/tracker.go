@@ -26,6 +26,7 @@ type Tracker struct {
 	tickets []*Ticket // in stream order; those before head are settled and gone
 	head    int
 	mark    Mark
+	open    uint64 // rows that are acked behind the mark, of a transaction whose end is not
 	begun   Mark
 	err     error
 
@@ -106,10 +107,12 @@ func (t *Tracker) settle(ticket *Ticket) {
 		first := t.tickets[t.head]
 		t.tickets[t.head] = nil
 		t.head++
+		t.open += uint64(first.rows)
 		if first.end != 0 {
 			t.mark.LSN = first.end
+			t.mark.Rows += t.open
+			t.open = 0
 		}
-		t.mark.Rows += uint64(first.rows)
 	}
 	t.compact()
 	t.mu.Unlock()

@@ -45,6 +45,28 @@ func TestMarkWaitsForTheBatchThatHoldsTheCommit(t *testing.T) {
 	wantMark(t, tracker, 0x1100)
 }
 
+// A mark whose rows are counted too early looks idle when the commit comes, and is not
+// saved for as long as the log stays idle.
+func TestRowsCountWithTheCommitOfTheirTransaction(t *testing.T) {
+	tracker := checkpoint.NewTracker(start)
+	tracker.Begin(0x1100, 2, nil) // a whole transaction, and the first row of another
+	ticket := tracker.Begin(0, 1, nil)
+	ticket.Ack(nil)
+	if got := tracker.Mark(); got.Rows != 0 {
+		t.Errorf("%d rows up to the mark while the first batch is open, want none", got.Rows)
+	}
+	other := checkpoint.NewTracker(start)
+	other.Begin(0x1100, 1, nil).Ack(nil)
+	other.Begin(0, 1, nil).Ack(nil)
+	if got := other.Mark().Rows; got != 1 {
+		t.Errorf("%d rows up to the mark, want 1: the second one's commit is not there", got)
+	}
+	other.Begin(0x1200, 0, nil)
+	if got := other.Mark(); got.Rows != 2 || got.LSN != 0x1200 {
+		t.Errorf("mark %+v after the commit, want 2 rows up to 0/1200", got)
+	}
+}
+
 func TestIdleLogWaitsInLine(t *testing.T) {
 	tracker := checkpoint.NewTracker(start)
 	row := tracker.Begin(0x1100, 1, nil)

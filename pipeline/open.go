@@ -133,12 +133,13 @@ func (r *Runner) prepare(ctx context.Context, conn *wal.Conn) (checkpoint.Positi
 // healthy slot would seem to be ahead. A slot that is missing while something is
 // saved is asked for again: the other instance may just have made it.
 func (r *Runner) gather(ctx context.Context, conn *wal.Conn) (evidence, error) {
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	bounded, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	e, err := r.gatherOnce(ctx, conn)
+	e, err := r.gatherOnce(bounded, conn)
 	if err == nil && e.slot == nil && e.saved != nil {
-		e, err = r.gatherOnce(ctx, conn)
+		e, err = r.gatherOnce(bounded, conn)
 	}
+	// Asked later, when the bound is gone.
 	e.history = func() ([]wal.TimelineSwitch, error) { return conn.History(ctx, e.identity.Timeline) }
 	return e, err
 }
