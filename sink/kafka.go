@@ -122,7 +122,7 @@ func (s *kafkaSettings) options(o Options, limits *limits) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.SeedBrokers(s.brokers...),
 		kgo.ClientID(s.clientID),
-		kgo.WithLogger(clientLogger{o.Logger}),
+		kgo.WithLogger(newCalmLogger(o.Logger)),
 		kgo.DisableClientMetrics(),
 		kgo.AlwaysRetryEOF(), // a proxy in front of a dead broker hangs up at once
 
@@ -294,4 +294,37 @@ func (l clientLogger) Log(level kgo.LogLevel, remark string, pairs ...any) {
 		at = slog.LevelWarn
 	}
 	l.logger.LogAttrs(context.Background(), at, "kafka client", slog.String("remark", remark), slog.Group("about", pairs...))
+}
+
+// calmLogger is the producer's. While brokers are away the client warns for each
+// partition and each try; of each remark one a pause is enough for people.
+type calmLogger struct {
+	clientLogger
+	mu   sync.Mutex
+	said map[string]time.Time // when a remark was last a warning
+}
+
+const remarkPause = time.Minute
+
+func newCalmLogger(logger *slog.Logger) *calmLogger {
+	return &calmLogger{clientLogger: clientLogger{logger}, said: make(map[string]time.Time)}
+}
+
+// Log writes one remark, as a warning when that is due.
+func (l *calmLogger) Log(level kgo.LogLevel, remark string, pairs ...any) {
+	if level <= kgo.LogLevelWarn && !l.due(remark) {
+		level = kgo.LogLevelInfo
+	}
+	l.clientLogger.Log(level, remark, pairs...)
+}
+
+func (l *calmLogger) due(remark string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if last, said := l.said[remark]; said && now.Sub(last) < remarkPause {
+		return false
+	}
+	l.said[remark] = now
+	return true
 }

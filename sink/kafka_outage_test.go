@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -172,6 +174,29 @@ func TestCloseDuringAnOutageIsQuick(t *testing.T) {
 		within(t, 5*time.Second, func() { closeSink(t, s) })
 		if acks != 2 {
 			t.Errorf("%d acks, want 2", acks)
+		}
+	})
+}
+
+func TestAnOutageDoesNotFillTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := newFakeKafka(t, 3, kfake.SeedTopics(20, topic))
+		network := &outage{dial: fake.network.DialContext}
+		var log lockedBuffer
+		o := fake.options(topic)
+		o.Dial = network.connect
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s := fake.open(t, o)
+		network.begin()
+		for n := range 100 {
+			if err := s.Send(t.Context(), []sink.Message{message(fmt.Sprintf("key-%d", n), n)}, ignore); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Hour)
+		closeSink(t, s)
+		if lines := strings.Count(log.String(), "\n"); lines == 0 || lines > 300 {
+			t.Errorf("an outage of an hour is logged in %d lines, want some and at most 300:\n%.2000s", lines, log.String())
 		}
 	})
 }

@@ -76,7 +76,7 @@ var sinkMutants = []mutant{
 	},
 	{
 		name: "kafka: a message is given up after some tries",
-		file: "sink/kafka.go", old: "kgo.RecordRetries(math.MaxInt)", new: "kgo.RecordRetries(100)",
+		file: "sink/kafka.go", old: "kgo.RecordRetries(math.MaxInt)", new: "kgo.RecordRetries(math.MaxInt8)",
 		pkg: "./sink", test: "TestAnOutageOfHoursFailsNothingAndRepeatsNothing",
 	},
 	{
