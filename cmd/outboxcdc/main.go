@@ -22,6 +22,7 @@ import (
 func main() {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGPIPE) // a reader of stdout:// that leaves is an error of ours to tell
 	p := &program{out: os.Stdout, err: os.Stderr, signals: signals}
 	os.Exit(p.run(context.Background(), os.Args))
 }
