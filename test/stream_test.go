@@ -119,7 +119,7 @@ func TestKilledStreamersLoseNothingAndKeepTheOrder(t *testing.T) {
 	if err := <-written; err != nil {
 		t.Fatalf("the workload: %v", err)
 	}
-	last := l.end(t)
+	last := l.oneMore(t)
 	eventually(t, 2*time.Minute, "the slot is confirmed up to the last event", func() bool { return !l.behind(t, last) })
 	d := checkDelivery(t, l.w, l.kafka.Records(t, l.topic), streamPartitions)
 	t.Logf("%d events, %d sent again after ten kills", d.events, d.duplicates)
