@@ -28,7 +28,6 @@ const (
 	DefaultSaveInterval = 250 * time.Millisecond
 	DefaultBufferBytes  = 16 << 20
 	DefaultQueueBatches = 4
-	DefaultWatch        = 10 * time.Second
 )
 
 // Config says what a Runner does. Wal.Slot, Wal.Publication, the names in
@@ -78,7 +77,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Checkpoint, DefaultCheckpoint)
 	setDefault(&c.DrainTimeout, DefaultDrainTimeout)
 	setDefault(&c.SaveInterval, DefaultSaveInterval)
-	setDefault(&c.WatchInterval, DefaultWatch)
+	setDefault(&c.WatchInterval, wal.DefaultWatchInterval)
 	setDefault(&c.BufferBytes, DefaultBufferBytes)
 	setDefault(&c.QueueBatches, DefaultQueueBatches)
 	if c.Jitter == nil {

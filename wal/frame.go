@@ -13,8 +13,8 @@ const (
 	maxFrameBytes   = 64 << 20
 )
 
-// ErrFrameTooLarge means that the server sent one message larger than
-// Config.FrameBytes, which for a stream is one row.
+// ErrFrameTooLarge means that the server sent one message of more than 64 MiB, which
+// for a stream is one row.
 var ErrFrameTooLarge = errors.New("message larger than the frame limit")
 
 // frameReader cuts the server's bytes into protocol messages in one buffer.

@@ -77,7 +77,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "read: the warning that rows are skipped is passed over",
-		file: "wal/stream.go", old: "case m.Code == objectNotInPrerequisiteState:", new: "case m.Code == objectNotInPrerequisiteState && false:",
+		file: "wal/stream_errors.go", old: "case m.Code == objectNotInPrerequisiteState:", new: "case m.Code == objectNotInPrerequisiteState && false:",
 		pkg: "./wal", test: "TestSkippedPublicationStopsTheStream",
 	},
 	{
