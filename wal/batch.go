@@ -24,6 +24,7 @@ type assembler struct {
 	tables    []Table
 	oids      []uint32 // of the tables, where they are known
 	relations map[uint32]relation
+	types     map[uint32]string         // names of those that are not Postgres' own
 	warn      func(schema, name string) // an unlisted table sent a row; once a relation
 
 	batchRows  int
@@ -49,6 +50,7 @@ type relation struct {
 	schema, name string
 	table        int   // index in Config.Tables, -1 for a table that nobody asked for
 	columns      []int // index in Table.Columns, -1 for a column that nobody asked for
+	shape        *Shape
 }
 
 // message takes one pgoutput message.
@@ -64,7 +66,9 @@ func (a *assembler) message(body []byte) error {
 		err = a.commit(rest)
 	case kindRelation:
 		err = a.relation(rest)
-	case kindOrigin, kindType, kindMessage, kindUpdate, kindDelete, kindTruncate:
+	case kindType:
+		err = a.learnType(rest)
+	case kindOrigin, kindMessage, kindUpdate, kindDelete, kindTruncate:
 		// The publication sends inserts; where it sends more, an outbox row that
 		// was changed or removed is still not a new event.
 	default:
@@ -113,6 +117,18 @@ func (a *assembler) keepalive(end LSN) {
 	}
 }
 
+func (a *assembler) learnType(rest []byte) error {
+	oid, name, err := parseType(rest)
+	if err != nil {
+		return err
+	}
+	if a.types == nil {
+		a.types = map[uint32]string{}
+	}
+	a.types[oid] = name
+	return nil
+}
+
 func (a *assembler) relation(rest []byte) error {
 	m, err := parseRelation(rest)
 	if err != nil {
@@ -128,6 +144,8 @@ func (a *assembler) relation(rest []byte) error {
 		}
 	} else if r.columns, err = a.mapColumns(m, a.tables[r.table]); err != nil {
 		return err
+	} else {
+		r.shape = a.shapeOf(m, r.columns, len(a.tables[r.table].Columns))
 	}
 	a.relations[m.oid] = r
 	return nil
@@ -166,13 +184,21 @@ func (a *assembler) mapColumns(m relationMessage, t Table) ([]int, error) {
 	return columns, nil
 }
 
-func indexOf(names []string, name string) int {
-	for i, n := range names {
-		if n == name {
-			return i
-		}
+func indexOf(columns []ColumnShape, name string) int {
+	return slices.IndexFunc(columns, func(c ColumnShape) bool { return c.Name == name })
+}
+
+// shapeOf is for the rows to come; columns is what mapColumns gave, wanted how many
+// columns the table is asked for.
+func (a *assembler) shapeOf(m relationMessage, columns []int, wanted int) *Shape {
+	s := &Shape{Schema: m.schema, Name: m.name, Columns: m.columns, Read: make([]int, wanted)}
+	for i := range s.Read {
+		s.Read[i] = slices.Index(columns, i)
 	}
-	return -1
+	for i := range s.Columns {
+		s.Columns[i].Base = a.types[s.Columns[i].Type]
+	}
+	return s
 }
 
 func (a *assembler) insert(rest []byte) error {
@@ -229,6 +255,7 @@ func (a *assembler) row(c *cursor, r relation) error {
 		XID:     a.tx.xid,
 		Time:    a.tx.time,
 		Table:   r.table,
+		Shape:   r.shape,
 		Columns: slots,
 	})
 	a.tx.rows++

@@ -160,7 +160,7 @@ type relationMessage struct {
 	oid     uint32
 	schema  string
 	name    string
-	columns []string
+	columns []ColumnShape
 }
 
 func parseRelation(body []byte) (relationMessage, error) {
@@ -173,15 +173,27 @@ func parseRelation(body []byte) (relationMessage, error) {
 	n := c.uint16()
 	for range n {
 		c.uint8() // flags: part of the key
-		name := c.text()
-		c.uint32() // type
-		c.uint32() // type modifier
+		column := ColumnShape{Name: c.text(), Type: c.uint32(), Modifier: int32(c.uint32())}
 		if c.short {
 			break
 		}
-		r.columns = append(r.columns, name)
+		r.columns = append(r.columns, column)
 	}
 	return r, c.end()
+}
+
+// parseType reads what a type is that is not Postgres' own. It comes before the first
+// Relation that has it; the name is that of the type below a domain (proto.c,
+// logicalrep_write_typ).
+func parseType(body []byte) (oid uint32, name string, err error) {
+	c := cursor{rest: body}
+	oid = c.uint32()
+	schema := c.text()
+	if schema == "" {
+		schema = "pg_catalog"
+	}
+	name = schema + "." + c.text()
+	return oid, name, c.end()
 }
 
 // parseInsertHead reads up to the tuple; parseTuple of the caller goes on.

@@ -330,7 +330,7 @@ func compare(t *testing.T, message []byte, row Row) {
 
 func TestTruncatedMessagesNeverPanicAndNeverPass(t *testing.T) {
 	begin := beginOf(0x100, commitTime, 42)
-	for _, whole := range [][]byte{insertOf(7, "abc", "def"), relationOf(8, "public", "outbox", "id", "note"), commitOf(0x100, 0x130)} {
+	for _, whole := range [][]byte{insertOf(7, "abc", "def"), relationOf(8, "public", "outbox", "id", "note"), commitOf(0x100, 0x130), typeOf(9, "public", "mood")} {
 		for n := 1; n < len(whole); n++ {
 			a := newTestAssembler(0)
 			feed(t, a, relationOf(7, "public", "outbox", "id", "note"), begin)

@@ -32,11 +32,41 @@ type Row struct {
 	XID    uint32    // transaction id, for messages to operators only: it wraps
 	Time   time.Time // commit time, microsecond resolution, UTC
 	Table  int       // which of Config.Tables it belongs to
+	Shape  *Shape    // its table as it was then; nil where the log was not read
 
 	// Columns holds the text that Postgres rendered, in the order of
 	// Table.Columns; nil is NULL, an empty slice the empty text. The bytes
 	// belong to the batch and are valid until its Release.
 	Columns [][]byte
+}
+
+// Shape is a table as it was when rows were inserted, as far as the publication sends
+// it. All rows up to the next change of the table share one; it is never changed.
+type Shape struct {
+	Schema, Name string        // of the table or partition, as the log names it
+	Columns      []ColumnShape // in the table's own order
+
+	// Read says where in Columns each of Table.Columns is; -1 when it is absent.
+	Read []int
+}
+
+// ColumnShape is one column of a Shape.
+type ColumnShape struct {
+	Name     string
+	Type     uint32 // its pg_type.oid; of a domain, the domain's own
+	Modifier int32  // its pg_attribute.atttypmod, such as the digits of a numeric; -1 without
+
+	// Base names the type, of a domain the one below it, as schema.name. It is empty
+	// for Postgres' own types, whose oids are the same everywhere.
+	Base string
+}
+
+// Of is the shape of one of Table.Columns; ok is false when it is absent.
+func (s *Shape) Of(column int) (shape ColumnShape, ok bool) {
+	if s == nil || s.Read[column] < 0 {
+		return ColumnShape{}, false
+	}
+	return s.Columns[s.Read[column]], true
 }
 
 // Batch is a piece of the log in commit order. A transaction may span batches
