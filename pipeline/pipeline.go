@@ -44,6 +44,7 @@ type session struct {
 	budget  *budget
 	drain   time.Duration
 	queue   int                             // batches between reader and publisher
+	finite  bool                            // the source ends by itself, and the session then ends as by a stop
 	watch   func(ctx context.Context) error // looks at the slot from outside; nil to not look
 	seen    *counters
 
@@ -84,9 +85,15 @@ func (s *session) run(ctx context.Context, stop <-chan struct{}) error {
 	others.Go(func() error { return watchOver(s.saver.run(working)) })
 	others.Go(func() error { return watchOver(s.look(working)) })
 
+	var exhausted <-chan struct{}
+	if s.finite {
+		exhausted = published
+	}
 	select {
 	case <-stop:
 		s.draining()
+		finish(errStop)
+	case <-exhausted: // an error of the publisher came before, and remains the cause
 		finish(errStop)
 	case <-s.tracker.Failed():
 		finish(s.tracker.Err())
@@ -104,7 +111,10 @@ func (s *session) run(ctx context.Context, stop <-chan struct{}) error {
 	saved := s.lastSave(connected)
 	failpoint.Pass(failpoint.StopSaved)
 	hangUp()
-	reader.Wait() //nolint:errcheck // as above
+	// A finite source that broke closes its batches before it can say so.
+	if err := reader.Wait(); s.finite && err != nil && errors.Is(cause, errStop) {
+		return err
+	}
 	return outcome(cause, flushed, saved)
 }
 

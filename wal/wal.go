@@ -85,6 +85,18 @@ type Batch struct {
 	memory *arena
 }
 
+// NewBatch makes a batch of rows that were not read from a Stream; their columns are
+// the garbage collector's. end is the batch's End.
+func NewBatch(rows []Row, end LSN) Batch {
+	b := Batch{Rows: rows, End: end}
+	for i := range rows {
+		for _, column := range rows[i].Columns {
+			b.text += len(column)
+		}
+	}
+	return b
+}
+
 // Bytes is the memory that the rows take until they are acked, the measure for
 // budgets: their text and an estimate of what surrounds it.
 func (b Batch) Bytes() int { return b.text + rowOverhead*len(b.Rows) }
