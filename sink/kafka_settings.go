@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,8 +51,10 @@ func init() {
 	register("kafka", kind{example: "kafka://broker1:9092,broker2:9092", parse: parseKafka})
 }
 
-// setters read one value each; they stand under Kafka's own names.
-var setters = map[string]func(s *kafkaSettings, value string) error{ //nolint:gochecknoglobals // a table that nobody changes
+// kafkaKnows are settings under Kafka's own names.
+var kafkaKnows = settings[*kafkaSettings]{kafkaSetters, kafkaFixed} //nolint:gochecknoglobals // a table that nobody changes
+
+var kafkaSetters = map[string]func(s *kafkaSettings, value string) error{ //nolint:gochecknoglobals // a table that nobody changes
 	"acks":               setAcks,
 	"client.id":          setClientID,
 	"compression.type":   setCompression,
@@ -72,8 +72,8 @@ var setters = map[string]func(s *kafkaSettings, value string) error{ //nolint:go
 	"ssl.truststore.location": func(s *kafkaSettings, v string) error { s.security.caFile = v; return nil },
 }
 
-// fixed are names of Kafka's that cannot be set here, and why.
-var fixed = map[string]string{ //nolint:gochecknoglobals // a table that nobody changes
+// kafkaFixed are names of Kafka's that cannot be set here, and why.
+var kafkaFixed = map[string]string{ //nolint:gochecknoglobals // a table that nobody changes
 	"batch.size":                            "a batch takes what gathers in linger.ms, up to max.request.size",
 	"bootstrap.servers":                     "the brokers stand in front of the question mark: kafka://broker1:9092,broker2:9092",
 	"buffer.memory":                         "it follows from the buffer that outboxcdc is given",
@@ -96,12 +96,12 @@ func parseKafka(address, query string) (target, error) {
 		maxRequest:     defaultMaxRequest,
 		requestTimeout: defaultRequestTimeout,
 	}
-	brokers, err := parseBrokers(address)
+	brokers, err := kafkaBrokers(address)
 	if err != nil {
 		return nil, err
 	}
 	s.brokers = brokers
-	if err := s.read(query); err != nil {
+	if err := kafkaKnows.read(s, query); err != nil {
 		return nil, err
 	}
 	if err := s.security.validate(); err != nil {
@@ -110,119 +110,13 @@ func parseKafka(address, query string) (target, error) {
 	return s, nil
 }
 
-func parseBrokers(address string) ([]string, error) {
+func kafkaBrokers(address string) ([]string, error) {
 	const advice = "name the brokers as kafka://broker1:9092,broker2:9092"
-	address = strings.TrimSuffix(address, "/")
-	switch {
-	case address == "":
-		return nil, fault.NewUsage(errors.New("the sink's URL names no broker"), advice)
-	case strings.Contains(address, "@"):
+	if strings.Contains(address, "@") {
 		return nil, fault.NewUsage(errors.New("the sink's URL has credentials in front of the brokers"),
 			"give them as sasl.username and sasl.password behind the question mark")
 	}
-	var brokers []string
-	for i, text := range strings.Split(address, ",") {
-		broker, ok := parseBroker(text)
-		if !ok {
-			return nil, fault.NewUsage(fmt.Errorf("the sink's URL: broker %d is not host:port", i+1), advice)
-		}
-		brokers = append(brokers, broker)
-	}
-	return brokers, nil
-}
-
-// parseBroker understands host, host:port, [v6] and [v6]:port.
-func parseBroker(text string) (string, bool) {
-	host, port, err := net.SplitHostPort(text)
-	if err != nil {
-		host, port = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]"), defaultKafkaPort
-		if bare := net.ParseIP(host) == nil && strings.Contains(host, ":"); bare {
-			return "", false
-		}
-	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || number == 0 || host == "" || strings.ContainsFunc(host, notInHost) {
-		return "", false
-	}
-	return net.JoinHostPort(host, port), true
-}
-
-func notInHost(r rune) bool {
-	switch {
-	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
-		return false
-	default:
-		return !strings.ContainsRune("._-:", r)
-	}
-}
-
-// read applies name=value pairs. A plus is a plus, not a space: passwords contain
-// it, and nobody expects it to change.
-func (s *kafkaSettings) read(query string) error {
-	seen := make(map[string]bool)
-	for i, pair := range strings.Split(query, "&") {
-		if pair == "" {
-			continue
-		}
-		name, escaped, _ := strings.Cut(pair, "=")
-		set, known := setters[name]
-		if !known {
-			return unknownSetting(i+1, name)
-		}
-		value, err := url.PathUnescape(escaped)
-		switch {
-		case err != nil: // err repeats the value, which may be a password
-			return fault.NewUsage(fmt.Errorf("the sink's URL: the value of %s has a %% that begins no escape", name), "write %25 for a %")
-		case seen[name]:
-			return fault.NewUsage(fmt.Errorf("the sink's URL: %s is given twice", name), "give it once")
-		}
-		seen[name] = true
-		if err := set(s, value); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// unknownSetting does not repeat the name: what follows an & in a password looks
-// like one.
-func unknownSetting(number int, name string) error {
-	if reason, ok := fixed[name]; ok {
-		return fault.NewUsage(fmt.Errorf("the sink's URL: %s cannot be set: %s", name, reason), "leave it out")
-	}
-	names := slices.Sorted(maps.Keys(setters))
-	nearest := slices.MinFunc(names, func(a, b string) int { return distance(name, a) - distance(name, b) })
-	advice := "the known ones are " + strings.Join(names, ", ")
-	if distance(name, nearest) <= len(nearest)/2 {
-		advice = fmt.Sprintf("do you mean %s?", nearest)
-	}
-	return fault.NewUsage(fmt.Errorf("the sink's URL: the name of setting %d is not known", number), advice)
-}
-
-// distance is how many characters must be added, dropped or changed to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}
-
-// badValue never repeats the value.
-func badValue(name, want string) error {
-	return fault.NewUsage(fmt.Errorf("the sink's URL: the value of %s cannot be used", name), "want "+want)
+	return parseBrokers(strings.TrimSuffix(address, "/"), defaultKafkaPort, advice)
 }
 
 func setAcks(_ *kafkaSettings, value string) error {

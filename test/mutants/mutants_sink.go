@@ -165,12 +165,12 @@ var sinkMutants = []mutant{
 	},
 	{
 		name: "sink: an error repeats what may be a password",
-		file: "sink/kafka_settings.go", old: "\"the sink's URL: the name of setting %d is not known\", number", new: "\"the sink's URL: setting %d: %s is not known\", number, name",
+		file: "sink/settings.go", old: "\"the sink's URL: the name of setting %d is not known\", number", new: "\"the sink's URL: setting %d: %s is not known\", number, name",
 		pkg: "./sink", test: "TestBadURLsAreUsageErrorsThatNameThePartAndNoSecret|FuzzURL",
 	},
 	{
 		name: "sink: a plus in a password is a space",
-		file: "sink/kafka_settings.go", old: "url.PathUnescape(escaped)", new: "url.QueryUnescape(escaped)",
+		file: "sink/settings.go", old: "url.PathUnescape(escaped)", new: "url.QueryUnescape(escaped)",
 		pkg: "./sink", test: "TestLoginWithEachMechanism",
 	},
 
