@@ -1,13 +1,16 @@
-// Package servers gives a test a real Postgres and a real Apache Kafka.
+// Package servers gives a test a real Postgres, a real Apache Kafka and a real
+// RabbitMQ.
 //
 // A server comes from the first of three sources that this machine has:
 //
-//  1. an address given in OUTBOXCDC_TEST_PG_URL (a superuser's URL) or
-//     OUTBOXCDC_TEST_KAFKA_BROKERS (host:port, comma separated); such a server
+//  1. an address given in OUTBOXCDC_TEST_PG_URL (a superuser's URL),
+//     OUTBOXCDC_TEST_KAFKA_BROKERS (host:port, comma separated) or
+//     OUTBOXCDC_TEST_RABBITMQ_URL (amqp://user:password@host:port/); such a server
 //     is not ours to stop, and what needs that fails with a sentence,
 //  2. Docker, when a daemon answers; OUTBOXCDC_TEST_DOCKER=off leaves it out,
 //  3. binaries and jars that are fetched once and kept in a cache of the user's
-//     own, OUTBOXCDC_TEST_CACHE when set. They run as children of this process.
+//     own, OUTBOXCDC_TEST_CACHE when set; RabbitMQ's are Debian's packages, unpacked
+//     there and not installed. They run as children of this process.
 //
 // OUTBOXCDC_TEST_PG chooses the major version of Postgres, 14 to 18. A machine
 // with none of the three fails its tests: a test that is skipped promises nothing.
@@ -33,6 +36,7 @@ const (
 	EnvPostgresURL   = "OUTBOXCDC_TEST_PG_URL"
 	EnvPostgresMajor = "OUTBOXCDC_TEST_PG"
 	EnvKafkaBrokers  = "OUTBOXCDC_TEST_KAFKA_BROKERS"
+	EnvRabbitURL     = "OUTBOXCDC_TEST_RABBITMQ_URL"
 	EnvDocker        = "OUTBOXCDC_TEST_DOCKER"
 	EnvCache         = "OUTBOXCDC_TEST_CACHE"
 )
@@ -44,7 +48,7 @@ const startTimeout = 60 * time.Second
 // Config says which server is wanted. Its zero value is the usual one.
 type Config struct {
 	// Major is the major version of Postgres; 0 means OUTBOXCDC_TEST_PG, else
-	// DefaultMajor. Kafka has one version only.
+	// DefaultMajor. The brokers have one version only.
 	Major int
 
 	// Settings go to the server's configuration file, over our own.
@@ -63,7 +67,8 @@ func Major(major int) Option {
 }
 
 // Setting sets one parameter of the server's configuration file, such as
-// wal_level for Postgres or message.max.bytes for Kafka.
+// wal_level for Postgres, message.max.bytes for Kafka or max_message_size for
+// RabbitMQ.
 func Setting(name, value string) Option {
 	return func(c *Config) { c.Settings[name] = value }
 }

@@ -172,7 +172,7 @@ func closeWhenInterrupted() {
 // closeShared ends the shared servers and says whether that went well.
 func closeShared() bool {
 	well := true
-	for _, err := range []error{sharedPostgres.close(), sharedKafka.close()} {
+	for _, err := range []error{sharedPostgres.close(), sharedKafka.close(), sharedRabbit.close()} {
 		if err != nil {
 			well = false
 			_, _ = os.Stderr.WriteString("close the shared test server: " + err.Error() + "\n")
