@@ -74,7 +74,8 @@ func (d *fakeDisk) powerCuts() []*fakeDisk {
 				if bytes.Equal(i.content, i.synced) {
 					return i.content
 				}
-				return i.content[:len(i.content)/2]
+				written := i.content[len(i.synced):] // files are only written at their end
+				return i.content[:len(i.synced)+len(written)/2]
 			},
 		} {
 			all = append(all, d.powerCut(newestNames, content))
@@ -88,6 +89,16 @@ func (d *fakeDisk) create(name string) (file, error) {
 		return nil, err
 	}
 	d.names[name] = &inode{}
+	return &fakeFile{disk: d, inode: d.names[name]}, nil
+}
+
+func (d *fakeDisk) extend(name string) (file, error) {
+	if err := d.operation(); err != nil {
+		return nil, err
+	}
+	if d.names[name] == nil {
+		d.names[name] = &inode{}
+	}
 	return &fakeFile{disk: d, inode: d.names[name]}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
@@ -33,6 +34,7 @@ func init() {
 type fileStore struct {
 	path string
 	slot string
+	age  time.Duration // of the history
 	disk disk
 	lock func(ctx context.Context) (unlock func(), err error)
 	free func() error // lets go of the lock file
@@ -41,6 +43,7 @@ type fileStore struct {
 // disk is what a fileStore does to the file system.
 type disk interface {
 	create(path string) (file, error) // anew, whatever was there
+	extend(path string) (file, error) // to write behind what is there, or anew
 	open(path string) (file, error)   // a file or a directory, to read and sync
 	rename(from, to string) error
 	remove(path string) error
@@ -61,7 +64,7 @@ func onlyPath(u *url.URL) error {
 }
 
 func openFile(ctx context.Context, u *url.URL, o Options) (Store, error) {
-	s := &fileStore{slot: o.Slot, disk: osDisk{}}
+	s := &fileStore{slot: o.Slot, age: o.historyAge(), disk: osDisk{}}
 	var err error
 	if s.path, err = resolve(u.Path); err != nil {
 		return nil, unusable(u.Path, err)
@@ -177,33 +180,30 @@ func (s *fileStore) Save(ctx context.Context, p Position) error {
 	if err != nil {
 		return bug("%w", err)
 	}
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return s.explain("lock", err)
-	}
-	defer unlock()
-	saved, err := s.read()
-	if err == nil {
-		err = follow(saved, p)
-	}
-	if err != nil && !errors.Is(err, ErrNone) {
-		return err
-	}
-	return s.replace(content)
+	return s.locked(ctx, func() error {
+		saved, err := s.read()
+		if err == nil {
+			err = follow(saved, p)
+		}
+		if err != nil && !errors.Is(err, ErrNone) {
+			return err
+		}
+		return s.replace(s.path, content)
+	})
 }
 
-// replace puts content in the place of the file. The order is all: the name must
+// replace puts content in the place of the file at path. The order is all: the name must
 // not point to the new file before its content is on disk, and nothing is saved
 // before the name is.
-func (s *fileStore) replace(content []byte) error {
-	if err := s.write(content); err != nil {
+func (s *fileStore) replace(path string, content []byte) error {
+	if err := s.write(path, content); err != nil {
 		s.disk.remove(s.temporary()) //nolint:errcheck // half a file takes room, the first error says why
 		return s.explain("write", err)
 	}
 	return s.explain("sync the directory of", s.sync(filepath.Dir(s.path)))
 }
 
-func (s *fileStore) write(content []byte) error {
+func (s *fileStore) write(path string, content []byte) error {
 	f, err := s.disk.create(s.temporary())
 	if err != nil {
 		return err
@@ -215,7 +215,7 @@ func (s *fileStore) write(content []byte) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return s.disk.rename(s.temporary(), s.path)
+	return s.disk.rename(s.temporary(), path)
 }
 
 func (s *fileStore) temporary() string { return s.path + ".new" }
@@ -266,6 +266,10 @@ func (osDisk) create(path string) (file, error) {
 		return nil, err
 	}
 	return openedOr(os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)) //nolint:gosec // whoever starts us names the file
+}
+
+func (osDisk) extend(path string) (file, error) {
+	return openedOr(os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)) //nolint:gosec // as above
 }
 
 func (osDisk) open(path string) (file, error) {

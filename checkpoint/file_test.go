@@ -35,7 +35,7 @@ func testPosition(lsn wal.LSN) Position {
 // storeOn is a store on a fake disk, without a lock: nobody else is there.
 func storeOn(d *fakeDisk) *fileStore {
 	return &fileStore{
-		path: "/state/orders.json", slot: testSlot, disk: d,
+		path: "/state/orders.json", slot: testSlot, age: DefaultHistoryAge, disk: d,
 		lock: func(context.Context) (func(), error) { return func() {}, nil },
 		free: func() error { return nil },
 	}
@@ -181,10 +181,10 @@ func TestADamagedFileIsNeverNone(t *testing.T) {
 		"edited":         strings.Replace(string(good), "0/100", "0/900", 1),
 		"other checksum": strings.Replace(string(good), "crc32c:", "crc32c:0", 1),
 		"unknown field":  strings.Replace(string(good), `"slot"`, `"slots": 1, "slot"`, 1),
-		"field twice":    strings.Replace(string(good), `"format": 1,`, `"format": 1, "format": 1,`, 1),
+		"field twice":    strings.Replace(string(good), `"format": 2,`, `"format": 2, "format": 2,`, 1),
 		"other case":     strings.Replace(string(good), `"format"`, `"Format"`, 1),
-		"newer":          strings.Replace(string(good), `"format": 1`, `"format": 2`, 1),
-		"no format":      strings.Replace(string(good), `"format": 1,`, ``, 1),
+		"newer":          strings.Replace(string(good), `"format": 2`, `"format": 3`, 1),
+		"no format":      strings.Replace(string(good), `"format": 2,`, ``, 1),
 	} {
 		path := filepath.Join(t.TempDir(), "orders.json")
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -410,8 +410,8 @@ func TestNoChangedByteGoesUnnoticed(t *testing.T) {
 }
 
 func FuzzFileIsReadAsItWasWrittenOrNotAtAll(f *testing.F) {
-	for _, p := range []Position{testPosition(1), testPosition(1 << 63)} {
-		good, err := renderFile(p)
+	for _, lsn := range []wal.LSN{1, 1 << 63} {
+		good, err := renderFile(testPosition(lsn))
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
@@ -26,6 +27,16 @@ func complete(p Position, slot string) error {
 		return bug("it names no database")
 	case p.LSN == 0:
 		return bug("it names no place in the log")
+	case p.Index > math.MaxInt64:
+		return bug("it has an index of %d", p.Index)
+	case p.Delivered.Known() && p.Delivered.At == 0:
+		return bug("its snapshot names no place in the log")
+	case !p.Delivered.Known() && p.Delivered != Snapshot{}:
+		return bug("it has a place for a snapshot and no snapshot")
+	case p.Delivered.At > p.LSN:
+		return bug("its snapshot of %v is of a later place than %v", p.Delivered.At, p.LSN)
+	case len(p.Delivered.Text) > MaxSnapshotBytes:
+		return bug("its snapshot is %d bytes long", len(p.Delivered.Text))
 	default:
 		return nil
 	}
@@ -45,12 +56,18 @@ func follow(saved, next Position) error {
 		return fault.NewOperator(
 			fmt.Errorf("%w: saved is %s, this is %s", ErrForeign, describe(saved), describe(next)),
 			"connect to the database that the position is of, or delete the saved position of the slot")
-	case next.Timeline < saved.Timeline, next.Timeline == saved.Timeline && next.LSN < saved.LSN:
+	case next.Timeline < saved.Timeline, next.Timeline == saved.Timeline && behind(next, saved):
 		return fmt.Errorf("%w: saved is %s, this is %s", ErrBackwards, describe(saved), describe(next))
 	default:
 		return nil
 	}
 }
+
+func behind(p, q Position) bool { return p.LSN < q.LSN || p.LSN == q.LSN && p.Index < q.Index }
+
+// MaxSnapshotBytes bounds a delivered snapshot. One names each transaction that was
+// open when it was taken, so a thousand of them take some ten thousand bytes.
+const MaxSnapshotBytes = 256 << 10
 
 func describe(p Position) string {
 	return fmt.Sprintf("%v on timeline %d of cluster %s, database %q", p.LSN, p.Timeline, p.System, p.Database)

@@ -3,11 +3,15 @@ package checkpoint
 import (
 	"context"
 	"net/url"
+	"slices"
+	"time"
 )
 
 func init() {
 	register("memory", "memory://", onlyScheme, func(_ context.Context, _ *url.URL, o Options) (Store, error) {
-		return NewMemory(o.Slot), nil
+		m := NewMemory(o.Slot)
+		m.age = o.historyAge()
+		return m, nil
 	})
 }
 
@@ -18,10 +22,13 @@ type Memory struct {
 	slot  string
 	saved Position
 	kept  bool
+
+	history []Entry
+	age     time.Duration
 }
 
 // NewMemory is a store for the position of slot.
-func NewMemory(slot string) *Memory { return &Memory{slot: slot} }
+func NewMemory(slot string) *Memory { return &Memory{slot: slot, age: DefaultHistoryAge} }
 
 // Load is Store's.
 func (m *Memory) Load(ctx context.Context) (Position, error) {
@@ -49,6 +56,44 @@ func (m *Memory) Save(ctx context.Context, p Position) error {
 		}
 	}
 	m.saved, m.kept = p, true
+	return nil
+}
+
+// Keep is Historian's.
+func (m *Memory) Keep(ctx context.Context, e Entry) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := completeEntry(e, m.slot); err != nil {
+		return err
+	}
+	m.history = add(m.history, e, m.age)
+	return nil
+}
+
+// History is Historian's.
+func (m *Memory) History(ctx context.Context) ([]Entry, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return slices.Clone(m.history), nil
+}
+
+// Replace is Historian's.
+func (m *Memory) Replace(ctx context.Context, e Entry) error {
+	if err := m.Keep(ctx, e); err != nil {
+		return err
+	}
+	m.saved, m.kept = e.Position, true
+	return nil
+}
+
+// Delete is Historian's.
+func (m *Memory) Delete(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	m.saved, m.kept, m.history = Position{}, false, nil
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math"
 	"net/url"
 	"time"
 
@@ -20,44 +19,12 @@ import (
 
 func init() { register(defaultScheme, defaultScheme, onlyScheme, openPostgres) }
 
-// rowFormat is the version of the meaning of a row of outboxcdc.checkpoint. A
-// change that an older program would misread gets the next number.
-const rowFormat = 1
-
 const (
 	connectTimeout = 10 * time.Second // for each host
 	answerTimeout  = 30 * time.Second // for one statement; a save takes milliseconds
 	closeTimeout   = 2 * time.Second
 	idleInterval   = time.Minute
 )
-
-// loadSQL reads the row of a slot, in texts that no setting changes: the time as
-// microseconds since 1970, because a timestamp would follow DateStyle.
-const loadSQL = `SELECT format, system, timeline, database, lsn::text, (extract(epoch FROM saved_at) * 1000000)::bigint
-FROM outboxcdc.checkpoint WHERE slot = $1`
-
-// saveSQL writes the row of a slot, unless what is there must stay: then it writes
-// no row. Postgres compares under the lock of the row, so that two instances cannot
-// both pass.
-//
-// The statement is its own transaction, and set_config makes this one wait for the
-// disk even where the role or the database has synchronous_commit off: a commit
-// reads the setting before it is reset (xact.c, CommitTransaction). It waits for no
-// standby, although that would be safer still: with synchronous_standby_names = '*'
-// one of those is our own stream, which confirms only after the save. The row is
-// inserted from what set_config gives, so that one does not happen without the
-// other.
-const saveSQL = `WITH durable AS MATERIALIZED (SELECT set_config('synchronous_commit', 'local', true) AS level)
-INSERT INTO outboxcdc.checkpoint AS saved (slot, format, system, timeline, database, lsn, saved_at)
-SELECT $1::text, $2::integer, $3::text, $4::bigint, $5::text, $6::text::pg_lsn, $7::timestamptz
-FROM durable WHERE level = 'local'
-ON CONFLICT (slot) DO UPDATE SET
-	timeline = excluded.timeline, lsn = excluded.lsn, saved_at = excluded.saved_at
-WHERE saved.format = excluded.format
-	AND saved.system = excluded.system
-	AND saved.database = excluded.database
-	AND (saved.timeline < excluded.timeline
-		OR saved.timeline = excluded.timeline AND saved.lsn <= excluded.lsn)`
 
 // postgresStore keeps the position in the table outboxcdc.checkpoint of the
 // database that the events come from, one row for each slot.
@@ -67,6 +34,7 @@ WHERE saved.format = excluded.format
 // session that begins may find the connection of the last one dead.
 type postgresStore struct {
 	slot   string
+	age    time.Duration // of the history
 	config *pgx.ConnConfig
 	conn   *pgx.Conn // nil when there is none
 }
@@ -82,7 +50,7 @@ func openPostgres(_ context.Context, _ *url.URL, o Options) (Store, error) {
 	}
 	config.Config = *settings
 	configure(config, o)
-	return &postgresStore{slot: o.Slot, config: config}, nil
+	return &postgresStore{slot: o.Slot, age: o.historyAge(), config: config}, nil
 }
 
 // configure sets what a role's or a server's own settings must not decide. The
@@ -120,7 +88,9 @@ func (s *postgresStore) IdleInterval() time.Duration { return idleInterval }
 
 // Prepare is Preparer's: it makes the table when it is missing and the role may.
 func (s *postgresStore) Prepare(ctx context.Context) (made []string, err error) {
-	_, err = s.Load(ctx)
+	if _, err = s.Load(ctx); err == nil || errors.Is(err, ErrNone) {
+		_, err = s.History(ctx)
+	}
 	switch {
 	case err == nil, errors.Is(err, ErrNone):
 		return nil, nil
@@ -150,7 +120,7 @@ func (s *postgresStore) Save(ctx context.Context, p Position) error {
 		return err
 	}
 	return s.use(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		tag, err := conn.Exec(ctx, saveSQL, p.Slot, rowFormat, p.System, int64(p.Timeline), p.Database, p.LSN.String(), p.Time)
+		tag, err := conn.Exec(ctx, saveSQL, positionArgs(p)...)
 		if err != nil || tag.RowsAffected() == 1 {
 			return err
 		}
@@ -168,32 +138,6 @@ func (s *postgresStore) refusal(ctx context.Context, conn *pgx.Conn, p Position)
 		return errors.New("another process changed the saved position at the same moment")
 	}
 	return err
-}
-
-func (s *postgresStore) load(ctx context.Context, conn *pgx.Conn) (Position, error) {
-	var format int32
-	var timeline, savedAt int64
-	var lsn string
-	p := Position{Slot: s.slot}
-	err := conn.QueryRow(ctx, loadSQL, s.slot).Scan(&format, &p.System, &timeline, &p.Database, &lsn, &savedAt)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return Position{}, ErrNone
-	case err != nil:
-		return Position{}, err
-	case format != rowFormat:
-		return Position{}, fault.NewOperator(
-			fmt.Errorf("the saved position of slot %s has format %d, this outboxcdc knows %d", s.slot, format, rowFormat),
-			"use the outboxcdc that saved it, or a newer one")
-	}
-	p.LSN, err = wal.ParseLSN(lsn)
-	p.Timeline, p.Time = uint32(timeline), time.UnixMicro(savedAt).UTC()
-	if timeline > math.MaxUint32 || timeline < 0 || err != nil || complete(p, s.slot) != nil {
-		return Position{}, fault.NewOperator(
-			fmt.Errorf("the saved position of slot %s is damaged: %v on timeline %d of cluster %q", s.slot, lsn, timeline, p.System),
-			"delete its row from outboxcdc.checkpoint, and the stream goes on from where the slot stands")
-	}
-	return p, nil
 }
 
 // use gives do a connection and bounds the time that it takes. A connection with
@@ -240,8 +184,9 @@ func (s *postgresStore) Close() error {
 	return nil
 }
 
-// errNoTable means that the database was not set up, or not for us.
-var errNoTable = errors.New("the table outboxcdc.checkpoint is missing")
+// errNoTable means that the database was not set up, not for us, or by an older
+// version.
+var errNoTable = errors.New("the tables of the saved positions are missing or those of an older version")
 
 // explain gives an error of the database its class and the way out.
 func (s *postgresStore) explain(err error) error {
@@ -250,12 +195,13 @@ func (s *postgresStore) explain(err error) error {
 		return wal.Fault(err)
 	}
 	switch e.Code {
-	case "42P01", "3F000": // undefined_table, invalid_schema_name
+	case "42P01", "3F000", "42703": // undefined_table, invalid_schema_name, undefined_column
 		return fault.NewOperator(fmt.Errorf("%w: %w", errNoTable, err), "run `outboxcdc init`")
 	case "42501": // insufficient_privilege
 		role := pgx.Identifier{s.config.User}.Sanitize()
 		return fault.NewOperator(err, fmt.Sprintf("have the owner of the schema run: GRANT USAGE ON SCHEMA outboxcdc TO %s; "+
-			"GRANT SELECT, INSERT, UPDATE ON outboxcdc.checkpoint TO %s", role, role))
+			"GRANT SELECT, INSERT, UPDATE ON outboxcdc.checkpoint TO %s; "+
+			"GRANT SELECT, INSERT, UPDATE, DELETE ON outboxcdc.history TO %s", role, role, role))
 	default:
 		return wal.Fault(err)
 	}

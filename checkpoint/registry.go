@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -23,11 +24,22 @@ type Options struct {
 	// environment variables alone.
 	Database string
 
+	// HistoryAge is how long entries of the history are kept; 0 means
+	// DefaultHistoryAge.
+	HistoryAge time.Duration
+
 	// Dial replaces the network, for simulation; nil means the real one.
 	Dial pgconn.DialFunc
 
 	// Logger receives what the database remarks; nil discards it.
 	Logger *slog.Logger
+}
+
+func (o Options) historyAge() time.Duration {
+	if o.HistoryAge <= 0 {
+		return DefaultHistoryAge
+	}
+	return o.HistoryAge
 }
 
 // Preparer is implemented by stores that need something made for them. Prepare

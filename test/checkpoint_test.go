@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ func TestDatabaseStoreKeepsTheContract(t *testing.T) {
 func preparedDatabase(tb testing.TB) *servers.Database {
 	tb.Helper()
 	db := servers.SharedPostgres(tb)
-	applies(tb, db.Conn(tb), migrations.Params{}, "0001_checkpoint")
+	applies(tb, db.Conn(tb), migrations.Params{}, made()...)
 	return db
 }
 
@@ -81,7 +82,7 @@ func TestSlotsOfOneDatabaseKeepTheirOwnPositions(t *testing.T) {
 func TestASavedPositionSurvivesACrashOfTheServer(t *testing.T) {
 	p := servers.Postgres(t, servers.Setting("synchronous_commit", "off"), servers.Setting("wal_writer_delay", "10s"))
 	db := p.Database(t)
-	applies(t, db.Conn(t), migrations.Params{}, "0001_checkpoint")
+	applies(t, db.Conn(t), migrations.Params{}, made()...)
 	s := databaseStore(t, db.URL, "orders")
 	saves(t, s, "orders", 0x100)
 	conn := db.Conn(t)
@@ -102,7 +103,7 @@ func TestASavedPositionSurvivesACrashOfTheServer(t *testing.T) {
 func TestASaveDoesNotWaitForStandbys(t *testing.T) {
 	p := servers.Postgres(t)
 	db := p.Database(t)
-	applies(t, db.Conn(t), migrations.Params{}, "0001_checkpoint")
+	applies(t, db.Conn(t), migrations.Params{}, made()...)
 	p.Configure(t, "synchronous_standby_names", "*")
 	s := databaseStore(t, db.URL, "orders")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -139,7 +140,7 @@ func TestTheStoreConnectsAgainAfterItsConnectionBroke(t *testing.T) {
 
 func TestARowThatCannotBeTrustedIsNeitherReadNorReplaced(t *testing.T) {
 	for name, change := range map[string]struct{ sql, says string }{
-		"newer format":       {"UPDATE outboxcdc.checkpoint SET format = 2", "format 2"},
+		"newer format":       {"UPDATE outboxcdc.checkpoint SET format = 3", "format 3"},
 		"no place":           {"UPDATE outboxcdc.checkpoint SET lsn = '0/0', system = ''", "damaged"},
 		"no timeline":        {"UPDATE outboxcdc.checkpoint SET timeline = 0, system = ''", "damaged"},
 		"timeline too large": {"UPDATE outboxcdc.checkpoint SET timeline = 4294967297", "damaged"},
@@ -175,10 +176,10 @@ func TestTheStorePreparesWhatIsMissing(t *testing.T) {
 	if !ok {
 		t.Fatal("the database store prepares nothing")
 	}
-	for _, want := range [][]string{{"0001_checkpoint"}, nil} {
-		made, err := preparer.Prepare(walContext(t))
-		if err != nil || !slices.Equal(made, want) {
-			t.Fatalf("Prepare = %q, %v, want %q", made, err, want)
+	for _, want := range [][]string{made(), nil} {
+		prepared, err := preparer.Prepare(walContext(t))
+		if err != nil || !slices.Equal(prepared, want) {
+			t.Fatalf("Prepare = %q, %v, want %q", prepared, err, want)
 		}
 	}
 	if _, err := s.Load(walContext(t)); !errors.Is(err, checkpoint.ErrNone) {
@@ -201,7 +202,7 @@ func TestAStreamingRoleNeedsOnlyWhatItIsToldOf(t *testing.T) {
 	_, err := preparer.Prepare(walContext(t))
 	wantClass(t, err, fault.Operator, "outboxcdc init")
 
-	applies(t, db.Conn(t), migrations.Params{}, "0001_checkpoint")
+	applies(t, db.Conn(t), migrations.Params{}, made()...)
 	_, err = nobody.Load(walContext(t))
 	wantClass(t, err, fault.Operator, "GRANT USAGE ON SCHEMA outboxcdc", "GRANT SELECT, INSERT, UPDATE ON outboxcdc.checkpoint")
 	_, err = preparer.Prepare(walContext(t))
@@ -223,6 +224,7 @@ func TestTheStoreWorksUnderHostileSettings(t *testing.T) {
 	s := databaseStore(t, loginAs(t, db,
 		"GRANT USAGE ON SCHEMA outboxcdc TO $role",
 		"GRANT SELECT, INSERT, UPDATE ON outboxcdc.checkpoint TO $role",
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON outboxcdc.history TO $role",
 		"ALTER ROLE $role SET default_transaction_read_only = on",
 		"ALTER ROLE $role SET default_transaction_isolation = 'serializable'",
 		"ALTER ROLE $role SET statement_timeout = '1ms'",
@@ -233,11 +235,58 @@ func TestTheStoreWorksUnderHostileSettings(t *testing.T) {
 		"ALTER ROLE $role SET synchronous_commit = off"), "orders")
 	want := positionOf("orders", 0x100)
 	want.Database = "läden"
+	want.Delivered = checkpoint.Snapshot{Text: "3:9:5,7", At: 0x80, Time: want.Time.Add(-time.Minute)}
 	if err := s.Save(walContext(t), want); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := s.Load(walContext(t)); err != nil || got != want {
 		t.Fatalf("Load = %+v, %v, want %+v", got, err, want)
+	}
+	h, ok := s.(checkpoint.Historian)
+	if !ok {
+		t.Fatal("the store keeps no history")
+	}
+	if err := h.Replace(walContext(t), checkpoint.Entry{Position: want}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h.History(walContext(t)); err != nil || len(got) != 1 || got[0].Position != want {
+		t.Fatalf("History = %+v, %v, want %+v alone", got, err, want)
+	}
+}
+
+// What an outboxcdc saved that knew no snapshots is read, and goes on as a row of now.
+func TestARowOfTheFirstVersionIsReadAndUpgraded(t *testing.T) {
+	db := servers.SharedPostgres(t)
+	conn := db.Conn(t)
+	first, err := os.ReadFile("../migrations/0001_checkpoint.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Exec(t, string(first))
+	db.Exec(t, `INSERT INTO outboxcdc.checkpoint VALUES ('orders', 1, '7398712345678901234', 1, 'shop', '0/100', '2026-02-03 04:05:06+00')`)
+	s := databaseStore(t, db.URL, "orders")
+	_, err = s.Load(walContext(t))
+	wantClass(t, err, fault.Operator, "older version", "outboxcdc init")
+	preparer, ok := s.(checkpoint.Preparer)
+	if !ok {
+		t.Fatal("the database store prepares nothing")
+	}
+	if _, err := preparer.Prepare(walContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Load(walContext(t)); err != nil || got != positionOf("orders", 0x100) {
+		t.Fatalf("Load = %+v, %v, want what the first version saved", got, err)
+	}
+	next := positionOf("orders", 0x200)
+	next.Delivered = checkpoint.Snapshot{Text: "3:3:", At: 0x180, Time: next.Time}
+	if err := s.Save(walContext(t), next); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Load(walContext(t)); err != nil || got != next {
+		t.Fatalf("Load = %+v, %v, want %+v", got, err, next)
+	}
+	if got := firstColumn(t, conn, "SELECT format::text FROM outboxcdc.checkpoint"); !slices.Equal(got, []string{"2"}) {
+		t.Errorf("the row has format %q, want 2, which the first version refuses", got)
 	}
 }
 

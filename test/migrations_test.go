@@ -36,6 +36,12 @@ func applies(tb testing.TB, conn *pgx.Conn, p migrations.Params, want ...string)
 	}
 }
 
+// made is what is made in a database without anything: our own tables, with the steps
+// for outbox tables in their place.
+func made(outboxes ...string) []string {
+	return slices.Concat([]string{"0001_checkpoint"}, outboxes, []string{"0003_history"})
+}
+
 // firstColumn gives the first column of a query as text.
 func firstColumn(tb testing.TB, conn *pgx.Conn, sql string, args ...any) []string {
 	tb.Helper()
@@ -83,7 +89,7 @@ func dial(tb testing.TB, databaseURL string) *pgx.Conn {
 func TestMigrationsMakeTheTablesOnce(t *testing.T) {
 	db := servers.SharedPostgres(t)
 	conn := db.Conn(t)
-	applies(t, conn, migrations.Params{}, "0001_checkpoint")
+	applies(t, conn, migrations.Params{}, made()...)
 	applies(t, conn, outboxes("outbox"), "0002_outbox public.outbox")
 	applies(t, conn, outboxes("outbox"))
 	applies(t, conn, outboxes("outbox", "second"), "0002_outbox public.second")
@@ -108,13 +114,13 @@ func TestMigrationsMakeTheTablesOnce(t *testing.T) {
 		t.Errorf("columns of the outbox (-want +got):\n%s", diff)
 	}
 	undocumented := firstColumn(t, conn, `SELECT attrelid::regclass || '.' || attname FROM pg_attribute
-		WHERE attrelid IN ('outbox'::regclass, 'second'::regclass, 'outboxcdc.checkpoint'::regclass) AND attnum > 0
+		WHERE attrelid IN ('outbox'::regclass, 'second'::regclass, 'outboxcdc.checkpoint'::regclass, 'outboxcdc.history'::regclass) AND attnum > 0
 		AND col_description(attrelid, attnum) IS NULL`)
 	if len(undocumented) > 0 {
 		t.Errorf("columns without a comment: %q", undocumented)
 	}
 	if got := firstColumn(t, conn, `SELECT oid::regclass::text FROM pg_class WHERE oid IN ('outbox'::regclass, 'second'::regclass,
-		'outboxcdc.checkpoint'::regclass, 'outboxcdc.migration'::regclass) AND obj_description(oid, 'pg_class') IS NULL`); len(got) > 0 {
+		'outboxcdc.checkpoint'::regclass, 'outboxcdc.history'::regclass, 'outboxcdc.migration'::regclass) AND obj_description(oid, 'pg_class') IS NULL`); len(got) > 0 {
 		t.Errorf("tables without a comment: %q", got)
 	}
 }
@@ -139,12 +145,12 @@ func TestMigrationsRunUnderHostileNamesAndSettings(t *testing.T) {
 		"ALTER ROLE $role SET default_transaction_read_only = on",
 		"ALTER ROLE $role SET default_transaction_isolation = 'serializable'")
 	p := migrations.Params{Tables: []migrations.Table{odd}}
-	applies(t, dial(t, owner), p, "0001_checkpoint", "0002_outbox "+odd.Schema+"."+odd.Name)
+	applies(t, dial(t, owner), p, made("0002_outbox "+odd.Schema+"."+odd.Name)...)
 	applies(t, dial(t, owner), p)
-	made := firstColumn(t, admin, `SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+	tables := firstColumn(t, admin, `SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 		WHERE nspname = $1 AND relkind = 'r' AND obj_description(c.oid, 'pg_class') IS NOT NULL`, odd.Schema)
-	if !slices.Equal(made, []string{odd.Name}) {
-		t.Errorf("made %q, want %q", made, odd.Name)
+	if !slices.Equal(tables, []string{odd.Name}) {
+		t.Errorf("made %q, want %q", tables, odd.Name)
 	}
 	rendered, err := migrations.Render(p)
 	if err != nil {
@@ -169,7 +175,7 @@ func TestRenderedMigrationsEqualAppliedOnes(t *testing.T) {
 			t.Fatalf("run the rendered SQL: %v", err)
 		}
 	}
-	applies(t, byUs, p, "0001_checkpoint", "0002_outbox public.outbox", "0002_outbox public.Odd Name")
+	applies(t, byUs, p, made("0002_outbox public.outbox", "0002_outbox public.Odd Name")...)
 	const everything = `SELECT concat_ws(' ', n.nspname, c.relname, c.relkind, a.attname, format_type(a.atttypid, a.atttypmod),
 			a.attnotnull, a.attidentity, col_description(c.oid, a.attnum), obj_description(c.oid, 'pg_class'))
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
@@ -242,7 +248,7 @@ func TestATableOfSomeoneElseIsLeftUntouched(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	applies(t, conn, outboxes("outbox", "events"), "0001_checkpoint")
+	applies(t, conn, outboxes("outbox", "events"), made()...)
 	if _, err := conn.PgConn().Exec(walContext(t), rendered).ReadAll(); err != nil {
 		t.Fatal(err)
 	}
@@ -258,25 +264,25 @@ func TestATableOfSomeoneElseIsLeftUntouched(t *testing.T) {
 func TestWhatWasDroppedIsMadeAgain(t *testing.T) {
 	db := servers.SharedPostgres(t)
 	conn := db.Conn(t)
-	applies(t, conn, outboxes("outbox"), "0001_checkpoint", "0002_outbox public.outbox")
+	applies(t, conn, outboxes("outbox"), made("0002_outbox public.outbox")...)
 	db.Exec(t, "DROP TABLE outbox")
 	applies(t, conn, outboxes("outbox"), "0002_outbox public.outbox")
 	db.Exec(t, "DROP TABLE outboxcdc.checkpoint")
-	applies(t, conn, outboxes("outbox"), "0001_checkpoint")
+	applies(t, conn, outboxes("outbox"), made()...)
 	db.Exec(t, "DROP SCHEMA outboxcdc CASCADE")
-	applies(t, conn, outboxes("outbox"), "0001_checkpoint")
+	applies(t, conn, outboxes("outbox"), made()...)
 	applies(t, conn, outboxes("outbox"))
 }
 
 func TestADatabaseOfANewerVersionIsRefused(t *testing.T) {
 	db := servers.SharedPostgres(t)
 	conn := db.Conn(t)
-	applies(t, conn, migrations.Params{}, "0001_checkpoint")
+	applies(t, conn, migrations.Params{}, made()...)
 	db.Exec(t, "INSERT INTO outboxcdc.migration (number, name) VALUES (9999, 'future')")
-	made, err := migrations.Apply(walContext(t), conn, outboxes("outbox"))
+	applied, err := migrations.Apply(walContext(t), conn, outboxes("outbox"))
 	wantClass(t, err, fault.Operator, "9999_future")
-	if len(made) != 0 {
-		t.Errorf("Apply made %q", made)
+	if len(applied) != 0 {
+		t.Errorf("Apply made %q", applied)
 	}
 	if got := firstColumn(t, conn, "SELECT relname::text FROM pg_class WHERE relname = 'outbox'"); len(got) != 0 {
 		t.Error("the outbox was made all the same")
@@ -289,12 +295,13 @@ func TestMigrationsThatMayNotRunSayTheWayOut(t *testing.T) {
 	_, err := migrations.Apply(walContext(t), dial(t, nobody), outboxes("outbox"))
 	wantClass(t, err, fault.Operator, "permission denied", "--print-sql")
 
-	made, err := migrations.Apply(walContext(t), db.Conn(t), migrations.Params{Tables: []migrations.Table{{Schema: "missing", Name: "outbox"}}})
+	applied, err := migrations.Apply(walContext(t), db.Conn(t), migrations.Params{Tables: []migrations.Table{{Schema: "missing", Name: "outbox"}}})
 	wantClass(t, err, fault.Operator, `create the schema "missing"`)
-	if !slices.Equal(made, []string{"0001_checkpoint"}) {
-		t.Errorf("Apply made %q before, want the first migration", made)
+	if !slices.Equal(applied, []string{"0001_checkpoint"}) {
+		t.Errorf("Apply made %q before, want the first migration", applied)
 	}
 
+	applies(t, db.Conn(t), migrations.Params{}, made()[1:]...)
 	// Everything is there: a role that may only look has nothing to be refused.
 	reader := loginAs(t, db, "GRANT USAGE ON SCHEMA outboxcdc TO $role", "GRANT SELECT ON outboxcdc.migration TO $role")
 	applies(t, dial(t, reader), migrations.Params{})
@@ -305,12 +312,12 @@ func TestASchemaThatIsThereNeedsNoRightOnTheDatabase(t *testing.T) {
 	db := servers.SharedPostgres(t)
 	owner := loginAs(t, db, "CREATE SCHEMA outboxcdc AUTHORIZATION $role", "CREATE SCHEMA app AUTHORIZATION $role")
 	p := migrations.Params{Tables: []migrations.Table{{Schema: "app", Name: "outbox"}}}
-	applies(t, dial(t, owner), p, "0001_checkpoint", "0002_outbox app.outbox")
+	applies(t, dial(t, owner), p, made("0002_outbox app.outbox")...)
 }
 
 func TestAWriterNeedsOnlyInsert(t *testing.T) {
 	db := servers.SharedPostgres(t)
-	applies(t, db.Conn(t), outboxes("outbox"), "0001_checkpoint", "0002_outbox public.outbox")
+	applies(t, db.Conn(t), outboxes("outbox"), made("0002_outbox public.outbox")...)
 	writer := dial(t, loginAs(t, db, "GRANT INSERT ON outbox TO $role"))
 	const insert = "INSERT INTO outbox (aggregate_type, aggregate_id, event_type, payload) VALUES ('order', '1', 'Placed', '{}')"
 	for range 2 {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/wal"
 )
 
 // Slot is the slot that the stores under test are opened for.
@@ -39,6 +41,11 @@ func Run(t *testing.T, factory Factory) {
 		"IncompletePositionIsRefused":     incomplete,
 		"CancelledSaveIsWholeOrNothing":   cancelled,
 		"AnotherInstanceIsNotOverwritten": instances,
+		"TheHistoryIsInOrderOfTime":       historyInOrder,
+		"TheHistoryIsBoundedButForGaps":   historyBounded,
+		"ReplaceTakesWhateverStandsThere": replaces,
+		"IncompleteEntryIsRefused":        incompleteEntry,
+		"DeleteForgetsAll":                deletes,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, place{t, factory(t)}) })
 	}
@@ -65,12 +72,20 @@ func (p place) store() checkpoint.Store {
 // position is a complete one; microseconds are what every store keeps.
 func position() checkpoint.Position {
 	return checkpoint.Position{
-		Slot:     Slot,
-		System:   "7398712345678901234",
-		Timeline: 3,
-		Database: "shop",
-		LSN:      0x1_6B374D48,
-		Time:     time.Date(2026, 2, 3, 4, 5, 6, 789_012_000, time.UTC),
+		Slot:      Slot,
+		System:    "7398712345678901234",
+		Timeline:  3,
+		Database:  "shop",
+		LSN:       0x1_6B374D48,
+		Time:      time.Date(2026, 2, 3, 4, 5, 6, 789_012_000, time.UTC),
+		Delivered: snapshot(0x1_6B374000),
+	}
+}
+
+func snapshot(at wal.LSN) checkpoint.Snapshot {
+	return checkpoint.Snapshot{
+		Text: "4294968000:4294968010:4294968001,4294968004", At: at,
+		Time: time.Date(2026, 2, 3, 4, 5, 0, 1_000, time.UTC),
 	}
 }
 
@@ -117,6 +132,13 @@ func everyField(_ *testing.T, p place) {
 	p.save(s, last)
 	p.holds(last)
 	for _, change := range []func(*checkpoint.Position){
+		func(q *checkpoint.Position) { q.Index = 7 },
+		func(q *checkpoint.Position) { q.LSN, q.Index = q.LSN+1, 0 },
+		func(q *checkpoint.Position) { q.Delivered = snapshot(q.LSN) },
+		func(q *checkpoint.Position) { q.Delivered = checkpoint.Snapshot{} },
+		func(q *checkpoint.Position) { q.Delivered = snapshot(1) },
+		func(q *checkpoint.Position) { q.Delivered.Text = "3:3:" },
+		func(q *checkpoint.Position) { q.Delivered.Text = manyOpen() },
 		func(q *checkpoint.Position) { q.LSN = 1<<63 - 1 },
 		func(q *checkpoint.Position) { q.LSN = 1 << 63 },
 		func(q *checkpoint.Position) { q.LSN = math.MaxUint64 },
@@ -171,13 +193,18 @@ func backwards(_ *testing.T, p place) {
 	lower.LSN--
 	p.refuses(s, lower, checkpoint.ErrBackwards, saved)
 
-	lower.LSN = 1
+	lower.LSN, lower.Delivered = 1, checkpoint.Snapshot{}
 	p.refuses(p.store(), lower, checkpoint.ErrBackwards, saved)
 
 	former := saved
 	former.Timeline--
 	former.LSN += 0x1000
 	p.refuses(s, former, checkpoint.ErrBackwards, saved)
+
+	inside := saved
+	inside.Index = 3
+	p.save(s, inside)
+	p.refuses(s, saved, checkpoint.ErrBackwards, inside)
 
 	saved.LSN = 1 << 63
 	p.save(s, saved)
@@ -199,7 +226,7 @@ func newTimeline(_ *testing.T, p place) {
 	next := position()
 	p.save(s, next)
 	next.Timeline++
-	next.LSN -= 0x1000
+	next.LSN -= 0x100
 	p.save(s, next)
 	p.holds(next)
 }
@@ -232,6 +259,11 @@ func incomplete(t *testing.T, p place) {
 		"no timeline":  func(q *checkpoint.Position) { q.Timeline = 0 },
 		"no database":  func(q *checkpoint.Position) { q.Database = "" },
 		"no LSN":       func(q *checkpoint.Position) { q.LSN = 0 },
+
+		"snapshot of a later place": func(q *checkpoint.Position) { q.Delivered.At = q.LSN + 1 },
+		"snapshot of no place":      func(q *checkpoint.Position) { q.Delivered.At = 0 },
+		"place of no snapshot":      func(q *checkpoint.Position) { q.Delivered.Text = "" },
+		"endless snapshot":          func(q *checkpoint.Position) { q.Delivered.Text = strings.Repeat("1", checkpoint.MaxSnapshotBytes+1) },
 	} {
 		bad := position()
 		change(&bad)

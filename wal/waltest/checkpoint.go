@@ -19,6 +19,8 @@ type savedRow struct {
 	format, timeline       int64
 	lsn                    wal.LSN
 	at                     time.Time
+
+	delivered, deliveredLSN string // empty when there is none
 }
 
 // extended answers a message of the extended protocol, which the checkpoint store
@@ -50,8 +52,11 @@ func (c *conn) extended(message pgproto3.FrontendMessage) error {
 
 func (c *conn) saves() bool { return strings.Contains(c.sql, "INSERT INTO outboxcdc.checkpoint") }
 
+// keeps says whether an entry of the history is written; nobody reads it here.
+func (c *conn) keeps() bool { return strings.Contains(c.sql, "INSERT INTO outboxcdc.history") }
+
 func (c *conn) describeRow() {
-	if c.saves() {
+	if c.saves() || c.keeps() {
 		c.backend.Send(&pgproto3.NoData{})
 		return
 	}
@@ -59,7 +64,10 @@ func (c *conn) describeRow() {
 	for _, column := range []struct {
 		name string
 		oid  uint32
-	}{{"format", 23}, {"system", 25}, {"timeline", 20}, {"database", 25}, {"lsn", 25}, {"saved_at", 20}} {
+	}{{"format", 23}, {"system", 25}, {"timeline", 20}, {"database", 25}, {"lsn", 25}, {"index", 20}, {"saved_at", 20}, {"delivered", 25}, {"delivered_lsn", 25}, {"delivered_at", 20}, {"gap", 25}} {
+		if column.name == "gap" && !strings.Contains(c.sql, "FROM outboxcdc.history") {
+			continue
+		}
 		description.Fields = append(description.Fields, pgproto3.FieldDescription{
 			Name: []byte(column.name), DataTypeOID: column.oid, DataTypeSize: -1, TypeModifier: -1,
 		})
@@ -68,6 +76,10 @@ func (c *conn) describeRow() {
 }
 
 func (c *conn) execute() {
+	if c.keeps() && !c.saves() {
+		c.backend.Send(&pgproto3.CommandComplete{CommandTag: []byte("INSERT 0 1")})
+		return
+	}
 	if c.saves() {
 		n := c.s.save(c.bound)
 		c.backend.Send(&pgproto3.CommandComplete{CommandTag: fmt.Appendf(nil, "INSERT 0 %d", n)})
@@ -76,10 +88,15 @@ func (c *conn) execute() {
 	c.s.mu.Lock()
 	row, there := c.s.saved[c.bound.slot]
 	c.s.mu.Unlock()
-	if there {
+	if there && !strings.Contains(c.sql, "FROM outboxcdc.history") {
+		deliveredLSN, deliveredAt := "0/0", "0"
+		if row.delivered != "" {
+			deliveredLSN, deliveredAt = row.deliveredLSN, strconv.FormatInt(row.at.UnixMicro(), 10)
+		}
 		c.backend.Send(&pgproto3.DataRow{Values: [][]byte{
 			strconv.AppendInt(nil, row.format, 10), []byte(row.system), strconv.AppendInt(nil, row.timeline, 10),
-			[]byte(row.database), []byte(row.lsn.String()), strconv.AppendInt(nil, row.at.UnixMicro(), 10),
+			[]byte(row.database), []byte(row.lsn.String()), []byte("0"), strconv.AppendInt(nil, row.at.UnixMicro(), 10),
+			[]byte(row.delivered), []byte(deliveredLSN), []byte(deliveredAt),
 		}})
 	}
 	c.backend.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
@@ -90,7 +107,7 @@ func (c *conn) execute() {
 func (s *Server) save(row savedRow) (rows int) {
 	s.mu.Lock()
 	old, there := s.saved[row.slot]
-	ok := !there || old.format == row.format && old.system == row.system && old.database == row.database &&
+	ok := !there || old.format <= row.format && old.system == row.system && old.database == row.database &&
 		(old.timeline < row.timeline || old.timeline == row.timeline && old.lsn <= row.lsn)
 	if ok {
 		s.saved[row.slot] = row
@@ -109,7 +126,7 @@ func (s *Server) save(row savedRow) (rows int) {
 func bindRow(m *pgproto3.Bind) (row savedRow, err error) {
 	text := func(i int) string { return string(m.Parameters[i]) }
 	row.slot, row.at = text(0), time.Now()
-	if len(m.Parameters) < 7 {
+	if len(m.Parameters) < 10 {
 		return row, nil
 	}
 	row.system, row.database = text(2), text(4)
@@ -119,6 +136,7 @@ func bindRow(m *pgproto3.Bind) (row savedRow, err error) {
 	if row.timeline, err = integer(m, 3); err != nil {
 		return row, err
 	}
+	row.delivered, row.deliveredLSN = text(8), text(9)
 	row.lsn, err = wal.ParseLSN(text(5))
 	return row, err
 }
