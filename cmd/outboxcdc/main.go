@@ -34,10 +34,14 @@ type program struct {
 	signals <-chan os.Signal // requests to stop
 
 	logger *slog.Logger // of the command that runs; nil until it has one
+
+	args    []string          // of the command line, with the command's name first
+	sources map[string]string // where settings came from, for those that came from a file
 }
 
 // run gives the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
+	p.args, p.sources = args, make(map[string]string)
 	err := p.app().RunContext(ctx, args)
 	if err != nil {
 		p.report(err)
@@ -65,7 +69,7 @@ func (p *program) app() *cli.App {
 		HelpName:                  "outboxcdc",
 		Usage:                     "stream outbox tables of Postgres to a message broker",
 		Description:               description,
-		Commands:                  []*cli.Command{p.initCommand(), p.checkCommand(), p.streamCommand(), p.verifyCommand(), p.versionCommand()},
+		Commands:                  p.commands(),
 		HideVersion:               true,
 		HideHelpCommand:           true,
 		DisableSliceFlagSeparator: true, // a table's name may hold a comma
@@ -75,4 +79,11 @@ func (p *program) app() *cli.App {
 		OnUsageError:              badFlag,
 		ExitErrHandler:            func(*cli.Context, error) {}, // run reports, once
 	}
+}
+
+// commands are what there is to do, in the order in which help shows it.
+func (p *program) commands() []*cli.Command {
+	return p.addConfig([]*cli.Command{
+		p.initCommand(), p.checkCommand(), p.streamCommand(), p.verifyCommand(), p.configCommand(), p.versionCommand(),
+	})
 }

@@ -52,13 +52,13 @@ func clearEnv(tb testing.TB) {
 }
 
 func TestHelpSaysWhatThereIs(t *testing.T) {
-	for _, command := range []string{"", "init", "check", "stream", "verify", "version"} {
+	for _, command := range []string{"", "init", "check", "stream", "verify", "config", "config lint", "config print", "version"} {
 		args := append(strings.Fields(command), "--help")
 		got := outboxcdc(t, nil, args...)
 		if got.exit != 0 || got.err != "" {
 			t.Fatalf("%q gave exit %d and %q on stderr", args, got.exit, got.err)
 		}
-		golden(t, "help"+command+".txt", got.out)
+		golden(t, "help"+strings.ReplaceAll(command, " ", "")+".txt", got.out)
 	}
 }
 

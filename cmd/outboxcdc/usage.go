@@ -61,7 +61,20 @@ func (p *program) noCommand(c *cli.Context) error {
 		return cli.ShowAppHelp(c)
 	}
 	return fault.NewUsage(fmt.Errorf("%q is not a command", c.Args().First()),
-		"the commands are init, check, stream, verify and version")
+		"the commands are "+listed(c.App.VisibleCommands()))
+}
+
+// noSubcommand answers a command that needs another word behind it.
+func noSubcommand(c *cli.Context, words string) error {
+	return fault.NewUsage(fmt.Errorf("%s takes one more word", c.Command.HelpName), "add "+words)
+}
+
+func listed(commands []*cli.Command) string {
+	names := make([]string, len(commands))
+	for i, command := range commands {
+		names[i] = command.Name
+	}
+	return strings.Join(names, ", ")
 }
 
 // noArguments refuses words that are no flags, without repeating them: a value that
