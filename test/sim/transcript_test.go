@@ -61,11 +61,13 @@ func difference(a, b []string) string {
 	return fmt.Sprintf("%d lines and %d", len(a), len(b))
 }
 
-// logger writes into the transcript what a process logs while it is alive.
+// logger writes into the transcript what a process logs while it is alive. It leaves out
+// which of several brokers that are down the client asked first: that is the choice of
+// its goroutines, and of no consequence.
 func (t *transcript) logger(process string, alive func() bool) *slog.Logger {
 	h := &transcriptHandler{t: t, process: process, alive: alive}
 	h.text = slog.NewTextHandler(&h.line, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey {
+		if a.Key == slog.TimeKey || a.Key == "addr" || a.Key == "broker" {
 			return slog.Attr{}
 		}
 		return a
