@@ -287,7 +287,7 @@ func (r *Runner) anchor(ctx context.Context, e evidence, verdict start) (checkpo
 func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position checkpoint.Position) *session {
 	tracker := checkpoint.NewTracker(position.LSN)
 	keeper := newSaver(r.store, position, r.config.SaveInterval)
-	keeper.tracker, keeper.confirm, keeper.seen = tracker, stream.Confirm, &r.seen
+	keeper.tracker, keeper.confirm, keeper.seen, keeper.kept = tracker, stream.Confirm, &r.seen, &r.kept
 	return &session{
 		source:   stream,
 		mapper:   outbox.NewMapper(r.topic, r.config.Wal.Tables),
@@ -299,17 +299,18 @@ func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position check
 		queue:    r.config.QueueBatches,
 		read:     stream.Read,
 		draining: func() { r.board.set(Draining, "a stop was asked for") },
-		watch:    func(ctx context.Context) error { return r.watch(ctx, stream) },
+		watch:    func(ctx context.Context) error { return r.watch(ctx, stream, keeper) },
 		seen:     &r.seen,
 	}
 }
 
 // watch looks at slot and publication from a connection of its own.
-func (r *Runner) watch(ctx context.Context, stream *wal.Stream) error {
+func (r *Runner) watch(ctx context.Context, stream *wal.Stream, keeper *saver) error {
 	watching, notice := context.WithCancelCause(ctx)
 	defer notice(nil)
 	err := wal.Watch(watching, r.config.Wal, r.config.WatchInterval, &r.memory, func(seen wal.WatchState) {
 		r.board.look(seen.Slot)
+		keeper.offer(seen.Sample)
 		// Looked at before our own position, which only grows: so a slot that is
 		// ahead was moved by someone else.
 		if confirmed := stream.Confirmed(); seen.Slot.Confirmed > confirmed {

@@ -30,6 +30,7 @@ type Runner struct {
 
 	warned bool       // preflight warnings were logged
 	memory wal.Memory // of the watches of all sessions
+	kept   time.Time  // of the last entry of the history
 
 	seen  counters
 	board board

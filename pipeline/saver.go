@@ -29,9 +29,15 @@ type saver struct {
 	confirm func(wal.LSN)
 	seen    *counters
 
+	system   string // whose log this is
+	timeline uint32
+	samples  samples // snapshots that the mark has not passed
+
 	position checkpoint.Position // what is saved
 	rows     uint64              // acked up to there in this session
+	rowsEnd  wal.LSN             // where the last of them end, so that a snapshot of there shows them
 	at       time.Time           // of the last save
+	kept     *time.Time          // of the last entry of the history, of all sessions
 
 	interval   time.Duration // between two saves
 	idle       time.Duration // between two saves without rows
@@ -39,7 +45,10 @@ type saver struct {
 }
 
 func newSaver(store checkpoint.Store, position checkpoint.Position, interval time.Duration) *saver {
-	s := &saver{store: store, position: position, interval: interval, idle: idleInterval, idleStride: 1}
+	s := &saver{
+		store: store, system: position.System, timeline: position.Timeline, position: position, rowsEnd: position.LSN, interval: interval,
+		idle: idleInterval, idleStride: 1, kept: new(time.Time),
+	}
 	if quiet, ok := store.(checkpoint.Quiet); ok {
 		s.idle, s.idleStride = quiet.IdleInterval(), quietStrideBytes
 	}
@@ -59,7 +68,11 @@ func (s *saver) run(ctx context.Context) error {
 			if !s.due(s.tracker.Mark(), now) {
 				continue
 			}
-			if err := s.save(ctx); err != nil && ctx.Err() == nil {
+			err := s.save(ctx)
+			if err == nil {
+				err = s.keep(ctx, now)
+			}
+			if err != nil && ctx.Err() == nil {
 				return err
 			}
 		}
@@ -67,36 +80,68 @@ func (s *saver) run(ctx context.Context) error {
 }
 
 // due says whether the mark is worth a save now: rows always are, idle log in
-// strides.
+// strides. So is a snapshot that shows rows as delivered which the saved one does
+// not; another one is not, because a save is a transaction too and makes the next
+// snapshot another, and an idle database would be kept awake by itself.
 func (s *saver) due(mark checkpoint.Mark, now time.Time) bool {
 	stride := mark.LSN - s.position.LSN
 	switch {
-	case mark.LSN <= s.position.LSN:
+	case mark.LSN < s.position.LSN:
 		return false
 	case mark.Rows > s.rows, stride >= urgentStrideBytes:
+		return true
+	case s.position.Delivered.At < s.rowsEnd && s.delivered(mark.LSN).At >= s.rowsEnd:
 		return true
 	default:
 		return stride >= s.idleStride && now.Sub(s.at) >= s.idle
 	}
 }
 
-// save saves and confirms the mark when it is ahead of what is saved.
+// delivered is the newest snapshot that the mark has passed: one of this session, or
+// the saved one.
+func (s *saver) delivered(mark wal.LSN) checkpoint.Snapshot {
+	if newest, ok := s.samples.passed(mark); ok && newest.At >= s.position.Delivered.At {
+		return newest
+	}
+	return s.position.Delivered
+}
+
+// save saves and confirms the mark when it is ahead of what is saved, or a snapshot
+// is.
 func (s *saver) save(ctx context.Context) error {
 	mark := s.tracker.Mark()
-	if mark.LSN <= s.position.LSN {
+	next := s.position
+	next.Delivered = s.delivered(mark.LSN)
+	if mark.LSN < s.position.LSN || mark.LSN == s.position.LSN && next.Delivered == s.position.Delivered {
 		return nil
 	}
-	next := s.position
 	next.LSN, next.Time = mark.LSN, time.Now().UTC()
 	if err := s.store.Save(ctx, next); err != nil {
 		return explainSave(mark.LSN, err)
 	}
 	failpoint.Pass(failpoint.AfterSave)
+	if mark.Rows > s.rows {
+		s.rowsEnd = mark.LSN
+	}
 	s.position, s.rows, s.at = next, mark.Rows, time.Now()
 	s.seen.saved.Store(uint64(mark.LSN))
 	s.confirm(mark.LSN)
 	s.seen.confirmed.Store(uint64(mark.LSN))
 	failpoint.Pass(failpoint.AfterConfirm)
+	return nil
+}
+
+// keep adds what is saved to the history, once a minute. It is called after a save
+// only, so that an idle stream has none of its own.
+func (s *saver) keep(ctx context.Context, now time.Time) error {
+	historian, ok := s.store.(checkpoint.Historian)
+	if !ok || now.Sub(*s.kept) < checkpoint.HistoryInterval {
+		return nil
+	}
+	if err := historian.Keep(ctx, checkpoint.Entry{Position: s.position}); err != nil {
+		return fmt.Errorf("add %v to the history: %w", s.position.LSN, err)
+	}
+	*s.kept = now
 	return nil
 }
 

@@ -19,8 +19,9 @@ const lookTimeout = 15 * time.Second
 
 // WatchState is what Watch saw.
 type WatchState struct {
-	Slot Slot
-	End  LSN // of the log
+	Slot   Slot
+	End    LSN    // of the log
+	Sample Sample // without a snapshot where something is wrong or the server gives none
 }
 
 // Watch looks at publication, tables and slot every interval, from an ordinary
@@ -88,6 +89,12 @@ func (w *watcher) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A snapshot before the publication: rows that a table got while it was not
+	// published are not visible in one that is found well afterwards.
+	sample, err := w.sample(ctx)
+	if err != nil {
+		return fmt.Errorf("take a snapshot: %w", err)
+	}
 	p, err := readPublished(ctx, w.pg, w.config, w.version)
 	if droppedMeanwhile(err) {
 		p, err = readPublished(ctx, w.pg, w.config, w.version)
@@ -95,10 +102,13 @@ func (w *watcher) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.report(slot)
 	if err = fault.Failures(p.judge(w.config)); err == nil {
 		err = w.same(p)
 	}
+	if err == nil {
+		slot.Sample = sample
+	}
+	w.report(slot)
 	if err != nil {
 		return w.since(err)
 	}

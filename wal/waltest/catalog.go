@@ -41,6 +41,7 @@ var questions = []question{ //nolint:gochecknoglobals // a table
 	{"pg_create_logical_replication_slot", (*Server).createSlot},
 	{"AS max_senders", (*Server).serverFacts},
 	{"AS standby, current_database() AS database", (*Server).endFacts},
+	{"pg_current_snapshot()", (*Server).sampleFacts},
 	{"AS retained_bytes", (*Server).slotFacts},
 	{"active_pid AS pid", (*Server).holderFacts},
 	{"backend_xid IS NOT NULL", func(*Server) []any { return nil }},
@@ -99,6 +100,14 @@ func (s *Server) serverFacts() []any {
 
 func (s *Server) endFacts() []any {
 	return []any{object{"end": s.end.String(), "standby": false, "database": Database}}
+}
+
+// sampleFacts is a snapshot in which the transactions are numbered by the log: each
+// that ends at or before its end is visible.
+func (s *Server) sampleFacts() []any {
+	return []any{object{
+		"snapshot": fmt.Sprintf("%d:%[1]d:", uint64(s.end)), "at": s.end.String(), "timeline": timeline, "system": System,
+	}}
 }
 
 func (s *Server) slotFacts() []any {
