@@ -32,7 +32,7 @@ _FILE, such as OUTBOXCDC_DATABASE_URL_FILE. A file may hold the settings of all
 commands.`,
 		HideHelpCommand: true,
 		OnUsageError:    badFlag,
-		Action:          func(c *cli.Context) error { return noSubcommand(c, "lint or print") },
+		Action:          func(c *cli.Context) error { return noSubcommand(c, "lint, print or schema") },
 		Subcommands: []*cli.Command{
 			{
 				Name: "lint", Usage: "find what is wrong with the settings; exit 5 when something is",
@@ -41,6 +41,10 @@ commands.`,
 			{
 				Name: "print", Usage: "print each setting and where it comes from, without passwords",
 				HideHelpCommand: true, Flags: flags(), OnUsageError: badFlag, Action: p.printConfig,
+			},
+			{
+				Name: "schema", Usage: "print the JSON schema of a --config file, for editors",
+				HideHelpCommand: true, OnUsageError: badFlag, Action: p.printSchema,
 			},
 		},
 	}
