@@ -125,10 +125,20 @@ func (p *parcel) fill(msgs []Message) {
 			p.headers = append(p.headers, kgo.RecordHeader(h))
 		}
 		p.records[i] = kgo.Record{
-			Key: m.Key, Value: m.Value, Topic: m.Topic, Timestamp: m.Time,
+			Key: m.Key, Value: m.Value, Topic: m.Topic, Timestamp: m.Time, Partition: partitionOf(m),
 			Headers: p.headers[first:len(p.headers):len(p.headers)],
 		}
 	}
+}
+
+// byKey stands for the partition that the key decides.
+const byKey = -1
+
+func partitionOf(m *Message) int32 {
+	if m.Placed {
+		return m.Partition
+	}
+	return byKey
 }
 
 // grow is s with n elements, in new memory where it is too short.

@@ -183,13 +183,16 @@ type frozenTopic struct {
 // now is waited for.
 func (*frozenTopic) RequiresConsistency(*kgo.Record) bool { return true }
 
-// Partition is the partition of r's key.
+// Partition is where r was placed, or the partition of its key.
 func (f *frozenTopic) Partition(r *kgo.Record, n int) int {
 	if f.count == 0 {
 		f.count = n
 	}
 	if n != f.count {
 		f.grew.CompareAndSwap(nil, &growth{f.topic, f.count, n})
+	}
+	if r.Partition != byKey {
+		return int(r.Partition) // which topics.fits has seen to be there
 	}
 	return f.java.Partition(r, f.count)
 }

@@ -26,14 +26,20 @@ type topics struct {
 	create bool
 	limits *limits
 	logger *slog.Logger
-	known  map[string]int64 // bytes that the largest message may have
+	known  map[string]bounds
 
-	last      string // the topic of the last message, and its limit
-	lastLimit int64
+	last       string // the topic of the last message, and its bounds
+	lastBounds bounds
+}
+
+// bounds are what a topic takes.
+type bounds struct {
+	bytes      int64 // of the largest message
+	partitions int32
 }
 
 func newTopics(client *kgo.Client, o Options, limits *limits) *topics {
-	return &topics{client: client, create: o.CreateTopics, limits: limits, logger: o.Logger, known: make(map[string]int64)}
+	return &topics{client: client, create: o.CreateTopics, limits: limits, logger: o.Logger, known: make(map[string]bounds)}
 }
 
 const (
@@ -68,18 +74,23 @@ func notInTopic(r rune) bool { return r == ':' || notInHost(r) }
 // its name is impossible.
 func (t *topics) fits(r *kgo.Record) error {
 	if r.Topic != t.last {
-		limit, known := t.known[r.Topic]
+		limits, known := t.known[r.Topic]
 		if !known {
 			return fault.NewData(fmt.Errorf("send: %w", checkTopicName(r.Topic)), "change what the topic's name is made of, --topic or the row")
 		}
-		t.last, t.lastLimit = r.Topic, limit
+		t.last, t.lastBounds = r.Topic, limits
 	}
 	if len(r.Key) == 0 {
 		return fault.NewData(errors.New("a message without a key has no place in the order"), "give the row an aggregate_id")
 	}
-	if size := sizeOf(r); size > t.lastLimit {
+	if r.Partition >= t.lastBounds.partitions {
 		return fault.NewData(
-			fmt.Errorf("a message of %d bytes is larger than the %d that topic %s and max.request.size allow", size, t.lastLimit, r.Topic),
+			fmt.Errorf("partition %d is not one of the %d that topic %s had when the session began", r.Partition, t.lastBounds.partitions, r.Topic),
+			"name a partition that is there, or add partitions to the topic")
+	}
+	if size := sizeOf(r); size > t.lastBounds.bytes {
+		return fault.NewData(
+			fmt.Errorf("a message of %d bytes is larger than the %d that topic %s and max.request.size allow", size, t.lastBounds.bytes, r.Topic),
 			"make the event smaller, or raise max.message.bytes of the topic and max.request.size in the sink's URL")
 	}
 	return nil
@@ -147,12 +158,13 @@ func (t *topics) ask(ctx context.Context, names []string, attempt int) ([]string
 	if err != nil {
 		return names, brokerError(err)
 	}
-	var ready, missing, pending []string
+	var ready []readyTopic
+	var missing, pending []string
 	for i := range answer.Topics {
 		name, err := topicState(&answer.Topics[i])
 		switch {
 		case err == nil:
-			ready = append(ready, name)
+			ready = append(ready, readyTopic{name, int32(len(answer.Topics[i].Partitions))})
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			missing = append(missing, name)
 		case fault.Classify(err) == fault.Operator:
@@ -274,22 +286,33 @@ func (t *topics) made(ctx context.Context, answer *kmsg.CreateTopicsResponseTopi
 	}
 }
 
+// readyTopic is a topic that can be sent to.
+type readyTopic struct {
+	name       string
+	partitions int32
+}
+
 // remember learns the limits of topics that are ready. A batch that is larger than
 // max.message.bytes is refused as a whole, however small its messages are.
-func (t *topics) remember(ctx context.Context, ready []string) error {
+func (t *topics) remember(ctx context.Context, ready []readyTopic) error {
 	if len(ready) == 0 {
 		return nil
 	}
-	configs, err := topicConfigs(ctx, t.client, ready)
+	names := make([]string, len(ready))
+	for i := range ready {
+		names[i] = ready[i].name
+	}
+	configs, err := topicConfigs(ctx, t.client, names)
 	if err != nil {
 		return brokerError(err)
 	}
-	for _, name := range ready {
+	for _, topic := range ready {
+		name := topic.name
 		bytes, err := strconv.ParseInt(configs[name]["max.message.bytes"], 10, 32)
 		if err == nil && bytes > 0 {
 			t.limits.lower(name, int32(bytes))
 		}
-		t.known[name] = int64(t.limits.of(name))
+		t.known[name] = bounds{int64(t.limits.of(name)), topic.partitions}
 	}
 	return nil
 }

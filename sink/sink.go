@@ -24,6 +24,12 @@ type Message struct {
 	Value   []byte // nil is a null value (Kafka's tombstone)
 	Headers []Header
 	Time    time.Time
+
+	// Partition is where the message goes when Placed; else the key decides. One that
+	// the topic does not have is a data error. Order is kept within topic, partition
+	// and key.
+	Partition int32
+	Placed    bool
 }
 
 // Ack settles one message: nil when the broker holds it durably, else why it does
