@@ -17,7 +17,7 @@ func FuzzRow(f *testing.F) {
 	f.Add([]byte("1"), []byte(".."), []byte("k"), []byte("e"), []byte("{}"), []byte(`[]`), uint8(0))
 	f.Add([]byte("1"), []byte("__consumer_offsets"), []byte(""), []byte("e"), []byte(""), []byte(`{"OUTBOXCDC-position":"x"}`), uint8(0))
 	f.Add([]byte(""), []byte("a b"), []byte("\x00\xff"), []byte("\xc3\x28"), []byte("\\ud800"), []byte(`{"a":"\ud800","a":1}`), uint8(0))
-	f.Add([]byte("1"), []byte("order"), []byte("k1"), []byte("created"), []byte("x"), []byte("x"), uint8(1<<columnPayload|1<<columnHeaders|1<<columnID))
+	f.Add([]byte("1"), []byte("order"), []byte("k1"), []byte("created"), []byte("x"), []byte("x"), uint8(1<<atPayload|1<<atHeaders|1<<atID))
 	f.Fuzz(func(t *testing.T, id, kind, key, event, payload, headers []byte, nulls uint8) {
 		columns := [][]byte{id, kind, key, event, payload, headers}
 		for i := range columns {
@@ -25,18 +25,18 @@ func FuzzRow(f *testing.F) {
 				columns[i] = nil
 			}
 		}
-		topic, err := ParseTemplate("outbox.event.{aggregate_type}")
+		plan, err := NewPlan(Config{}, []wal.Table{{Schema: "public", Name: "outbox"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		row := wal.Row{Commit: 0x16B3748, Index: 3, XID: 7, Columns: columns}
-		messages, err := NewMapper(topic, []wal.Table{{Schema: "public", Name: "outbox"}}).Map([]wal.Row{row}, nil)
+		messages, err := NewMapper(plan).Map([]wal.Row{row}, nil)
 		if err != nil {
 			checkRefusedRow(t, err, len(messages), columns)
 			return
 		}
 		m := messages[0]
-		if !bytes.Equal(m.Key, columns[columnAggregateID]) || !bytes.Equal(m.Value, columns[columnPayload]) || (m.Value == nil) != (columns[columnPayload] == nil) {
+		if !bytes.Equal(m.Key, columns[atAggregateID]) || !bytes.Equal(m.Value, columns[atPayload]) || (m.Value == nil) != (columns[atPayload] == nil) {
 			t.Errorf("key %q and value %q are not the row's", m.Key, m.Value)
 		}
 		if err := checkTopic(m.Topic); err != nil || len(m.Key) == 0 {
@@ -63,7 +63,7 @@ func checkRefusedRow(t *testing.T, err error, mapped int, columns [][]byte) {
 		t.Errorf("%d messages and an error of class %v: %v", mapped, fault.Classify(err), err)
 	}
 	const telling = 24 // a shorter value may stand in our own words by chance
-	for _, c := range [][]byte{columns[columnAggregateID], columns[columnPayload], columns[columnHeaders]} {
+	for _, c := range [][]byte{columns[atAggregateID], columns[atPayload], columns[atHeaders]} {
 		if len(c) >= telling && strings.Contains(err.Error(), string(c)) {
 			t.Errorf("the error shows a value: %v", err)
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/outboxcdc/outboxcdc/wal"
 )
 
-var tables = []wal.Table{{Schema: "public", Name: "outbox", Columns: outbox.Columns()}}
+var tables = []wal.Table{{Schema: "public", Name: "outbox"}}
 
 func row(columns ...any) wal.Row {
 	r := wal.Row{Commit: 0x16B3748, Index: 3, XID: 42, Time: time.Unix(1700000000, 0).UTC()}
@@ -30,11 +30,22 @@ func row(columns ...any) wal.Row {
 
 func mapper(t *testing.T, template string) *outbox.Mapper {
 	t.Helper()
-	topic, err := outbox.ParseTemplate(template)
+	mapping := outbox.Mapping{Topic: template}
+	if strings.HasPrefix(template, "{") {
+		mapping.Allow = []string{".*"}
+	}
+	return mapperOf(t, mapping)
+}
+
+// mapperOf maps rows whose columns are those of the roles, in their order, and then
+// those that the mapping names besides.
+func mapperOf(t *testing.T, mapping outbox.Mapping) *outbox.Mapper {
+	t.Helper()
+	plan, err := outbox.NewPlan(outbox.Config{Default: mapping}, tables)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return outbox.NewMapper(topic, tables)
+	return outbox.NewMapper(plan)
 }
 
 func header(key, value string) sink.Header { return sink.Header{Key: key, Value: []byte(value)} }
@@ -179,13 +190,17 @@ func TestRowsCannotReachInternalTopics(t *testing.T) {
 }
 
 func TestTemplateIsCheckedBeforeAnyRow(t *testing.T) {
-	for _, text := range []string{"", "{", "a{aggregate_type", "{nothing}", "{aggregate_id}", "a b", "__x{event_type}", "{event_type}{event_type}", "a}b", ".."} {
-		if _, err := outbox.ParseTemplate(text); fault.Classify(err) != fault.Usage || err == nil {
+	plan := func(text string) error {
+		_, err := outbox.NewPlan(outbox.Config{Default: outbox.Mapping{Topic: text}}, tables)
+		return err
+	}
+	for _, text := range []string{"{", "a{aggregate_type", "a{}", "a b", "__x{event_type}", "a}b", "..", "{aggregate_type}", "{aggregate_type}.x"} {
+		if err := plan(text); fault.Classify(err) != fault.Usage || err == nil {
 			t.Errorf("template %q: error %v, want a usage error", text, err)
 		}
 	}
-	for _, text := range []string{"all", "{aggregate_type}", "a.{event_type}-b", "A_1"} {
-		if _, err := outbox.ParseTemplate(text); err != nil {
+	for _, text := range []string{"", "all", "x{aggregate_type}", "a.{event_type}-b", "A_1", "a.{region}.{event_type}"} {
+		if err := plan(text); err != nil {
 			t.Errorf("template %q: %v", text, err)
 		}
 	}

@@ -22,7 +22,6 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultTopic        = "outbox.event.{aggregate_type}"
 	DefaultCheckpoint   = "database"
 	DefaultDrainTimeout = 30 * time.Second
 	DefaultSaveInterval = 250 * time.Millisecond
@@ -37,10 +36,10 @@ type Config struct {
 	// are set by New.
 	Wal wal.Config
 
-	Sink        string       // URL of the sink
-	SinkOptions sink.Options // Topics is set by New
-	Topic       string       // template of the topic's name
-	Checkpoint  string       // URL of the checkpoint store
+	Sink        string        // URL of the sink
+	SinkOptions sink.Options  // Topics is set by New
+	Outbox      outbox.Config // how rows become messages
+	Checkpoint  string        // URL of the checkpoint store
 
 	DrainTimeout  time.Duration // for acks after a stop
 	SaveInterval  time.Duration // between two saves; bounds what a crash repeats
@@ -57,10 +56,14 @@ type Config struct {
 }
 
 // validate fills in the defaults and gives every problem at once.
-func (c *Config) validate() (outbox.Template, error) {
+func (c *Config) validate() (*outbox.Plan, error) {
 	c.setDefaults()
-	topic, topicErr := outbox.ParseTemplate(c.Topic)
-	errs := []error{topicErr, c.Wal.Validate(), sink.CheckURL(c.Sink), checkpoint.CheckURL(c.Checkpoint)}
+	plan, planErr := outbox.NewPlan(c.Outbox, c.Wal.Tables)
+	if plan != nil {
+		c.Wal.Tables = plan.Tables()
+		c.SinkOptions.Topics = plan.Topics()
+	}
+	errs := []error{planErr, c.Wal.Validate(), sink.CheckURL(c.Sink), checkpoint.CheckURL(c.Checkpoint)}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
@@ -69,11 +72,10 @@ func (c *Config) validate() (outbox.Template, error) {
 			errs = append(errs, fault.NewUsage(fmt.Errorf("%s %v is negative", d.name, d.value), "give a duration such as 30s"))
 		}
 	}
-	return topic, errors.Join(errs...)
+	return plan, errors.Join(errs...)
 }
 
 func (c *Config) setDefaults() {
-	setDefault(&c.Topic, DefaultTopic)
 	setDefault(&c.Checkpoint, DefaultCheckpoint)
 	setDefault(&c.DrainTimeout, DefaultDrainTimeout)
 	setDefault(&c.SaveInterval, DefaultSaveInterval)
@@ -92,7 +94,6 @@ func (c *Config) setDefaults() {
 	if c.SinkOptions.Logger == nil {
 		c.SinkOptions.Logger = c.Logger
 	}
-	c.Wal.Tables = withColumns(c.Wal.Tables)
 }
 
 func setDefault[T comparable](value *T, fallback T) {
@@ -100,13 +101,4 @@ func setDefault[T comparable](value *T, fallback T) {
 	if *value == zero {
 		*value = fallback
 	}
-}
-
-// withColumns is a copy of tables that asks for the outbox columns.
-func withColumns(tables []wal.Table) []wal.Table {
-	asked := make([]wal.Table, len(tables))
-	for i, t := range tables {
-		asked[i] = wal.Table{Schema: t.Schema, Name: t.Name, Columns: outbox.Columns()}
-	}
-	return asked
 }

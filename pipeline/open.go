@@ -290,7 +290,7 @@ func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position check
 	keeper.tracker, keeper.confirm, keeper.seen, keeper.kept = tracker, stream.Confirm, &r.seen, &r.kept
 	return &session{
 		source:   stream,
-		mapper:   outbox.NewMapper(r.topic, r.config.Wal.Tables),
+		mapper:   outbox.NewMapper(r.plan),
 		sink:     broker,
 		tracker:  tracker,
 		saver:    keeper,

@@ -24,7 +24,7 @@ const (
 // it once.
 type Runner struct {
 	config Config
-	topic  outbox.Template
+	plan   *outbox.Plan
 	logger *slog.Logger
 	store  checkpoint.Store // opened by the first session that reaches it
 
@@ -38,17 +38,18 @@ type Runner struct {
 
 // New checks the configuration, every problem at once, and touches nothing else.
 func New(config Config) (*Runner, error) {
-	topic, err := config.validate()
+	plan, err := config.validate()
 	if err != nil {
 		return nil, err
 	}
-	if name, static := topic.Static(); static {
-		config.SinkOptions.Topics = []string{name}
-	}
-	r := &Runner{config: config, topic: topic, logger: config.Logger}
+	r := &Runner{config: config, plan: plan, logger: config.Logger}
 	r.board.set(Starting, "")
 	return r, nil
 }
+
+// Config is the configuration with what follows from it: defaults, the columns of the
+// tables, and the topics that are known beforehand.
+func (r *Runner) Config() Config { return r.config }
 
 // Run streams until stop is closed or something breaks that time does not mend.
 // After a stop it returns nil once everything that was sent is acked, saved and

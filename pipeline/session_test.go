@@ -146,10 +146,7 @@ func inTrial(t *testing.T, body func(t *testing.T, x *trial)) {
 
 func newTrial(t *testing.T) *trial {
 	t.Helper()
-	topic, err := outbox.ParseTemplate("all")
-	if err != nil {
-		t.Fatal(err)
-	}
+	plan := mustPlan(t, "all")
 	source := &script{batches: make(chan wal.Batch), broken: make(chan error), order: new([]string)}
 	broker := &handSink{script: source, acks: make(chan sink.Ack, 100), flush: make(chan struct{})}
 	store := &noteStore{script: source}
@@ -160,11 +157,21 @@ func newTrial(t *testing.T) *trial {
 	return &trial{
 		script: source, sink: broker, store: store, stop: make(chan struct{}), done: make(chan error, 1),
 		s: &session{
-			source: source, mapper: outbox.NewMapper(topic, withColumns([]wal.Table{{Schema: "public", Name: "outbox"}})),
+			source: source, mapper: outbox.NewMapper(plan),
 			sink: broker, tracker: tracker, saver: keeper, budget: newBudget(1 << 20), drain: 30 * time.Second, queue: 1,
 			seen: seen, read: func() wal.LSN { return 0 }, draining: func() {},
 		},
 	}
+}
+
+// mustPlan is for one outbox table with its usual columns.
+func mustPlan(tb testing.TB, topic string) *outbox.Plan {
+	tb.Helper()
+	plan, err := outbox.NewPlan(outbox.Config{Default: outbox.Mapping{Topic: topic}}, []wal.Table{{Schema: "public", Name: "outbox"}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return plan
 }
 
 func batchOf(end wal.LSN, keys ...string) wal.Batch {

@@ -227,7 +227,7 @@ func (w *world) session(ctx context.Context, trouble bool) {
 func (w *world) config() wal.Config {
 	return wal.Config{
 		Database: "host=db user=u dbname=d sslmode=disable", Slot: "orders", Publication: "outboxcdc",
-		Tables:    withColumns([]wal.Table{{Schema: "public", Name: "outbox"}}),
+		Tables:    mustPlan(w.t, outbox.DefaultTopic).Tables(),
 		Dial:      w.server.Dial,
 		BatchRows: 1 + w.random.n(20),
 	}
@@ -242,11 +242,7 @@ func (w *world) assemble(stream *wal.Stream, broker sink.Sink, saved checkpoint.
 		store: &simStore{w: w, quiet: w.random.oneIn(2), trouble: trouble},
 	}
 	r.config.setDefaults()
-	topic, err := outbox.ParseTemplate(DefaultTopic)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	r.topic = topic
+	r.plan = mustPlan(w.t, outbox.DefaultTopic)
 	s := r.newSession(stream, broker, saved)
 	s.watch = nil
 	return s

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outboxcdc/outboxcdc/outbox"
 	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/test/servers"
 	"github.com/outboxcdc/outboxcdc/wal"
@@ -107,9 +108,9 @@ func (l *line) begin(tb testing.TB, changes ...func(*pipeline.Config)) *running 
 	tb.Helper()
 	r := &running{ended: make(chan error, 1), log: &syncBuffer{}}
 	config := pipeline.Config{
-		Wal:   wal.Config{Database: l.db.URL, Slot: l.slot, Publication: "outboxcdc", Tables: []wal.Table{{Schema: "public", Name: "outbox"}}},
-		Sink:  "kafka://" + strings.Join(l.kafka.Bootstrap(), ","),
-		Topic: l.topic, WatchInterval: 20 * time.Millisecond,
+		Wal:    wal.Config{Database: l.db.URL, Slot: l.slot, Publication: "outboxcdc", Tables: []wal.Table{{Schema: "public", Name: "outbox"}}},
+		Sink:   "kafka://" + strings.Join(l.kafka.Bootstrap(), ","),
+		Outbox: outbox.Config{Default: outbox.Mapping{Topic: l.topic}}, WatchInterval: 20 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(r.log, nil)),
 	}
 	for _, change := range changes {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/outboxcdc/outboxcdc/outbox"
 	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/test/servers"
@@ -55,7 +56,9 @@ func TestARowThatCannotBeSentHaltsTheStreamBeforeIt(t *testing.T) {
 	for name, row := range impossibles {
 		t.Run(name, func(t *testing.T) {
 			l := tableLine(t, servers.SharedPostgres(t), looseOutbox)
-			r := l.run(t, seldomWatched, func(c *pipeline.Config) { c.Topic = "{aggregate_type}" })
+			r := l.run(t, seldomWatched, func(c *pipeline.Config) {
+				c.Outbox.Default = outbox.Mapping{Topic: "{aggregate_type}", Allow: []string{".*"}}
+			})
 			good := func(key, payload string) {
 				l.exec(t, "insert into outbox (aggregate_type, aggregate_id, event_type, payload) values ($1, $2, 'e', $3)", l.topic, key, payload)
 			}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/jackc/pgx/v5/pgtype"
+
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
@@ -25,6 +27,7 @@ type assembler struct {
 	oids      []uint32 // of the tables, where they are known
 	relations map[uint32]relation
 	types     map[uint32]string         // names of those that are not Postgres' own
+	own       *pgtype.Map               // of those that are
 	warn      func(schema, name string) // an unlisted table sent a row; once a relation
 
 	batchRows  int
@@ -129,10 +132,28 @@ func (a *assembler) learnType(rest []byte) error {
 	return nil
 }
 
+// typeName is the name of a type: of those that are not Postgres' own the server tells
+// it, the others have the same oid everywhere.
+func (a *assembler) typeName(oid uint32) string {
+	if name, told := a.types[oid]; told {
+		return name
+	}
+	if a.own == nil {
+		a.own = pgtype.NewMap()
+	}
+	if known, ok := a.own.TypeForOID(oid); ok {
+		return known.Name
+	}
+	return ""
+}
+
 func (a *assembler) relation(rest []byte) error {
 	m, err := parseRelation(rest)
 	if err != nil {
 		return err
+	}
+	for i := range m.columns {
+		m.columns[i].TypeName = a.typeName(m.columns[i].Type)
 	}
 	r := relation{schema: m.schema, name: m.name, table: a.tableIndex(m)}
 	old, known := a.relations[m.oid]
@@ -145,7 +166,7 @@ func (a *assembler) relation(rest []byte) error {
 	} else if r.columns, err = a.mapColumns(m, a.tables[r.table]); err != nil {
 		return err
 	} else {
-		r.shape = a.shapeOf(m, r.columns, len(a.tables[r.table].Columns))
+		r.shape = shapeOf(m, r.columns, len(a.tables[r.table].Columns))
 	}
 	a.relations[m.oid] = r
 	return nil
@@ -173,6 +194,11 @@ func (a *assembler) mapColumns(m relationMessage, t Table) ([]int, error) {
 	}
 	for want, column := range t.Columns {
 		at := indexOf(m.columns, column.Name)
+		if at >= 0 && !column.fits(m.columns[at].TypeName) {
+			return nil, fault.NewOperator(
+				fmt.Errorf("column %q of table %s.%s is of type %s in transaction %d at %v", column.Name, m.schema, m.name, m.columns[at].TypeName, a.tx.xid, a.tx.commit),
+				"the stream stands before this transaction; name another column for this purpose")
+		}
 		if at >= 0 {
 			columns[at] = want
 		} else if column.Required {
@@ -190,13 +216,10 @@ func indexOf(columns []ColumnShape, name string) int {
 
 // shapeOf is for the rows to come; columns is what mapColumns gave, wanted how many
 // columns the table is asked for.
-func (a *assembler) shapeOf(m relationMessage, columns []int, wanted int) *Shape {
+func shapeOf(m relationMessage, columns []int, wanted int) *Shape {
 	s := &Shape{Schema: m.schema, Name: m.name, Columns: m.columns, Read: make([]int, wanted)}
 	for i := range s.Read {
 		s.Read[i] = slices.Index(columns, i)
-	}
-	for i := range s.Columns {
-		s.Columns[i].Base = a.types[s.Columns[i].Type]
 	}
 	return s
 }

@@ -189,10 +189,10 @@ func parseType(body []byte) (oid uint32, name string, err error) {
 	c := cursor{rest: body}
 	oid = c.uint32()
 	schema := c.text()
-	if schema == "" {
-		schema = "pg_catalog"
+	name = c.text()
+	if schema != "" { // which stands for pg_catalog (proto.c, logicalrep_write_namespace)
+		name = schema + "." + name
 	}
-	name = schema + "." + c.text()
 	return oid, name, c.end()
 }
 

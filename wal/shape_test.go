@@ -33,7 +33,7 @@ func TestRowsCarryTheShapeOfTheirTime(t *testing.T) {
 		beginOf(0x100, commitTime, 42), insertOf(7, "1.5", "a"), insertOf(7, "2.5", "b"),
 		typedRelationOf(7, "public", "outbox", id), insertOf(7, "c"), commitOf(0x100, 0x130))
 	batch, _ := a.cut()
-	id.Base = "pg_catalog.bytea"
+	id.TypeName, note.TypeName = "bytea", "numeric"
 	want := []*Shape{
 		{Schema: "public", Name: "outbox", Columns: []ColumnShape{note, id}, Read: []int{1, 0}},
 		{Schema: "public", Name: "outbox", Columns: []ColumnShape{id}, Read: []int{0, -1}},

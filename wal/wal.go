@@ -6,7 +6,10 @@
 // the last through Stream.Confirm.
 package wal
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Table is an outbox table and what is read of it. Columns are found by name in
 // each Relation message, so their order and the other columns do not matter.
@@ -22,6 +25,16 @@ type Table struct {
 type Column struct {
 	Name     string
 	Required bool
+
+	// OnlyTypes, when there are any, are the only types that the column may have, and
+	// NotTypes are types that it may not have, as pg_type.typname, without a schema.
+	// A domain counts as the type below it. Another type stops the stream as well.
+	OnlyTypes, NotTypes []string
+}
+
+// fits says whether the column may have a type.
+func (c Column) fits(typeName string) bool {
+	return (len(c.OnlyTypes) == 0 || slices.Contains(c.OnlyTypes, typeName)) && !slices.Contains(c.NotTypes, typeName)
 }
 
 // Row is one inserted outbox row. Commit and Index name it for good: they are the
@@ -56,9 +69,10 @@ type ColumnShape struct {
 	Type     uint32 // its pg_type.oid; of a domain, the domain's own
 	Modifier int32  // its pg_attribute.atttypmod, such as the digits of a numeric; -1 without
 
-	// Base names the type, of a domain the one below it, as schema.name. It is empty
-	// for Postgres' own types, whose oids are the same everywhere.
-	Base string
+	// TypeName is the pg_type.typname, of a domain that of the type below it, with its
+	// schema and a dot before it unless that is pg_catalog. It is empty for a few of
+	// Postgres' own types, which nobody stores events in.
+	TypeName string
 }
 
 // Of is the shape of one of Table.Columns; ok is false when it is absent.

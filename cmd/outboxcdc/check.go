@@ -10,7 +10,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/outboxcdc/outboxcdc/outbox"
 	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/sink"
@@ -32,7 +31,7 @@ Examples:
 
 ` + exitCodes,
 		HideHelpCommand: true,
-		Flags: slices.Concat(databaseFlags(), brokerFlags(), []cli.Flag{
+		Flags: slices.Concat(databaseFlags(), mappingFlags(), brokerFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "json", EnvVars: []string{twin("json")}, Usage: "print the findings as JSON"},
 		}, logFlags()),
 		OnUsageError: badFlag,
@@ -44,10 +43,11 @@ func (p *program) check(c *cli.Context) error {
 	logger, logErr := p.openLog(c)
 	config, flagErr := pipelineConfig(c)
 	config.Logger = logger
-	_, configErr := pipeline.New(config)
+	runner, configErr := pipeline.New(config)
 	if err := errors.Join(flagErr, configErr, logErr); err != nil {
 		return err
 	}
+	config = runner.Config()
 	ctx, done := p.untilSignal(c.Context)
 	defer done()
 	findings := append(lookAtDatabase(ctx, config), lookAtBroker(ctx, config)...)
@@ -75,13 +75,7 @@ func lookAtDatabase(ctx context.Context, config pipeline.Config) []fault.Finding
 }
 
 func lookAtBroker(ctx context.Context, config pipeline.Config) []fault.Finding {
-	options := config.SinkOptions
-	if topic, err := outbox.ParseTemplate(config.Topic); err == nil {
-		if name, static := topic.Static(); static {
-			options.Topics = []string{name}
-		}
-	}
-	return sink.Check(ctx, config.Sink, options)
+	return sink.Check(ctx, config.Sink, config.SinkOptions)
 }
 
 // asFinding is what kept us from looking.

@@ -13,7 +13,9 @@ import (
 )
 
 func (p *program) configCommand() *cli.Command {
-	flags := func() []cli.Flag { return slices.Concat(databaseFlags(), brokerFlags(), streamFlags(), logFlags()) }
+	flags := func() []cli.Flag {
+		return slices.Concat(databaseFlags(), mappingFlags(), brokerFlags(), streamFlags(), logFlags())
+	}
 	return &cli.Command{
 		Name:  "config",
 		Usage: "check or show the settings of a stream, without touching a server",
@@ -82,7 +84,7 @@ func (p *program) printConfig(c *cli.Context) error {
 
 func (p *program) shown(c *cli.Context, name string) string {
 	if list, ok := c.Value(name).(cli.StringSlice); ok {
-		values := list.Value()
+		values := filled(list.Value())
 		if len(values) == 0 {
 			return defaultOf(c, name)
 		}

@@ -53,7 +53,7 @@ print-sql: true # of another command
 	for name, want := range map[string]string{
 		"slot":          "fromflag command line",
 		"publication":   "fromenv OUTBOXCDC_PUBLICATION",
-		"topic":         "fromfile " + path,
+		"topic":         "[fromfile] " + path,
 		"sink":          `"stdout://" ` + path,
 		"create-topics": "true " + path,
 		"drain-timeout": "7s " + path,

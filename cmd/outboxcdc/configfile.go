@@ -74,10 +74,19 @@ func hasFlag(c *cli.Context, name string) bool {
 // isGiven says whether command line or environment have set a flag. A text that is
 // set to nothing counts as not set.
 func isGiven(c *cli.Context, name string) bool {
-	if text, isText := c.Value(name).(string); isText && text == "" {
-		return false
+	switch value := c.Value(name).(type) {
+	case string:
+		return value != "" && c.IsSet(name)
+	case cli.StringSlice:
+		return len(filled(value.Value())) > 0
+	default:
+		return c.IsSet(name)
 	}
-	return c.IsSet(name)
+}
+
+// filled leaves out the empty ones of a list.
+func filled(values []string) []string {
+	return slices.DeleteFunc(slices.Clone(values), func(value string) bool { return value == "" })
 }
 
 // configureFromSecrets reads the files that OUTBOXCDC_…_FILE variables name, which is

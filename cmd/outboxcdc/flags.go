@@ -10,7 +10,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/outboxcdc/outboxcdc/outbox"
 	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/sink"
@@ -40,7 +39,6 @@ func databaseFlags() []cli.Flag {
 func brokerFlags() []cli.Flag {
 	return []cli.Flag{
 		text("sink", "", "where events go, a `URL`: kafka://host:9092,host:9092?setting=value or stdout://"),
-		text("topic", pipeline.DefaultTopic, "`TEMPLATE` of the topic's name, with {aggregate_type} or {event_type} in it"),
 		&cli.BoolFlag{
 			Name: "create-topics", EnvVars: []string{twin("create-topics")},
 			Usage: "create topics that are missing instead of refusing to start",
@@ -106,9 +104,6 @@ func walConfig(c *cli.Context) (wal.Config, error) {
 	if tableErr != nil {
 		tables = []wal.Table{{Schema: "public", Name: "outbox"}}
 	}
-	for i := range tables {
-		tables[i].Columns = outbox.Columns()
-	}
 	return wal.Config{
 		Database:    c.String("database-url"),
 		Slot:        slot,
@@ -117,10 +112,11 @@ func walConfig(c *cli.Context) (wal.Config, error) {
 	}, errors.Join(noArguments(c), slotErr, tableErr)
 }
 
-// pipelineConfig reads databaseFlags, brokerFlags and streamFlags.
+// pipelineConfig reads databaseFlags, mappingFlags, brokerFlags and streamFlags.
 func pipelineConfig(c *cli.Context) (pipeline.Config, error) {
 	source, sourceErr := walConfig(c)
 	url, sinkErr := required(c, "sink", "stdout://")
+	mapping, mappingErr := outboxConfig(c, source.Tables)
 	drain, drainErr := c.Duration("drain-timeout"), error(nil)
 	if c.IsSet("drain-timeout") && drain == 0 {
 		drainErr = fault.NewUsage(fmt.Errorf("--drain-timeout %v leaves no time to drain", drain), "give a duration such as 30s")
@@ -129,10 +125,10 @@ func pipelineConfig(c *cli.Context) (pipeline.Config, error) {
 		Wal:          source,
 		Sink:         url,
 		SinkOptions:  sink.Options{CreateTopics: c.Bool("create-topics")},
-		Topic:        stringOf(c, "topic", pipeline.DefaultTopic),
+		Outbox:       mapping,
 		Checkpoint:   c.String("checkpoint"),
 		DrainTimeout: drain,
-	}, errors.Join(sourceErr, sinkErr, drainErr)
+	}, errors.Join(sourceErr, sinkErr, mappingErr, drainErr)
 }
 
 // openLog reads logFlags and makes the logger of the run.

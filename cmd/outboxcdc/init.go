@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/outboxcdc/outboxcdc/migrations"
+	"github.com/outboxcdc/outboxcdc/outbox"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/wal"
 )
@@ -36,7 +37,7 @@ Examples:
 
 ` + exitCodes,
 		HideHelpCommand: true,
-		Flags: slices.Concat(databaseFlags(), []cli.Flag{
+		Flags: slices.Concat(databaseFlags(), mappingFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "print-sql", EnvVars: []string{twin("print-sql")}, Usage: "print the SQL for an administrator and change nothing"},
 		}, logFlags()),
 		OnUsageError: badFlag,
@@ -48,9 +49,12 @@ func (p *program) init(c *cli.Context) error {
 	logger, logErr := p.openLog(c)
 	config, flagErr := walConfig(c)
 	config.Logger = logger
-	if err := errors.Join(flagErr, config.Validate(), logErr); err != nil {
+	mapping, mappingErr := outboxConfig(c, config.Tables)
+	plan, planErr := outbox.NewPlan(mapping, config.Tables)
+	if err := errors.Join(flagErr, mappingErr, planErr, config.Validate(), logErr); err != nil {
 		return err
 	}
+	config.Tables = plan.Tables()
 	if c.Bool("print-sql") {
 		return p.printSQL(config)
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/pipeline/verify"
 	"github.com/outboxcdc/outboxcdc/sink"
@@ -30,7 +29,7 @@ func (p *program) verifyCommand() *cli.Command {
 whether its event is there, as the row says, and behind the earlier events of its
 aggregate. It works while a stream runs and when there is none, and changes nothing:
 the role needs SELECT on the tables, the broker's user Read and Describe on the
-topics. Give --table and --topic as the stream has them.
+topics. Give --table and all that says how rows become events as the stream has it.
 
 It exits with 0 when every row's event is there, in order; with 3 when one is
 missing, altered or out of order; with 1 when that cannot be told yet, because the
@@ -53,7 +52,7 @@ Examples:
 
 ` + exitCodes,
 		HideHelpCommand: true,
-		Flags:           slices.Concat(flagsNamed(slices.Concat(databaseFlags(), brokerFlags()), "slot", "database-url", "table", "sink", "topic"), verifyFlags(), logFlags()),
+		Flags:           slices.Concat(flagsNamed(slices.Concat(databaseFlags(), brokerFlags()), "slot", "database-url", "table", "sink"), mappingFlags(), verifyFlags(), logFlags()),
 		OnUsageError:    badFlag,
 		Action:          p.verify,
 	}
@@ -105,6 +104,7 @@ func verifyConfig(c *cli.Context, now time.Time) (verify.Config, error) {
 	source, sourceErr := walConfig(c)
 	source.Publication = defaultPublication // which is not looked at
 	url, sinkErr := required(c, "sink", "stdout://")
+	mapping, mappingErr := outboxConfig(c, source.Tables)
 	since, sinceErr := parseSince(c.String("since"), now)
 	var rangeErr error
 	if from, to := c.Int64("from-seq"), c.Int64("to-seq"); from < 0 || to < 0 || to != 0 && to < from {
@@ -113,13 +113,13 @@ func verifyConfig(c *cli.Context, now time.Time) (verify.Config, error) {
 	return verify.Config{
 		Wal:       source,
 		Sink:      url,
-		Topic:     stringOf(c, "topic", pipeline.DefaultTopic),
+		Outbox:    mapping,
 		FromSeq:   c.Int64("from-seq"),
 		ToSeq:     c.Int64("to-seq"),
 		Since:     since,
 		Wait:      c.Duration("wait"),
 		Directory: c.String("temp-dir"),
-	}, errors.Join(sourceErr, sinkErr, sinceErr, rangeErr)
+	}, errors.Join(sourceErr, sinkErr, mappingErr, sinceErr, rangeErr)
 }
 
 // parseSince reads a time, or how long ago it was.

@@ -46,7 +46,7 @@ type Config struct {
 	Wal         wal.Config // the columns of its tables are set by Run
 	Sink        string     // URL of the sink
 	SinkOptions sink.Options
-	Topic       string // template of the topic's name, as the stream has it
+	Outbox      outbox.Config // how rows become messages, as the stream has it
 
 	FromSeq, ToSeq int64     // rows by their column seq, both included; 0 is no limit
 	Since          time.Time // rows by their column created_at, and records by their time; zero is no limit
@@ -71,20 +71,21 @@ const slotLook = 500 * time.Millisecond
 
 // The columns that Run reads beside the outbox columns.
 const (
-	columnID        = 0 // of outbox.Columns
 	columnSeq       = "seq"
 	columnCreatedAt = "created_at"
 )
 
+// places are where the columns that Run looks at stand in a table's rows.
+type places struct{ id, seq, created int }
+
 // run is one comparison.
 type run struct {
-	config  Config
-	tables  *wal.Tables
-	reader  sink.Reader
-	mapper  *outbox.Mapper
-	hasher  *hasher
-	seq     int // where the columns stand
-	created int
+	config Config
+	tables *wal.Tables
+	reader sink.Reader
+	mapper *outbox.Mapper
+	hasher *hasher
+	at     []places
 
 	events *spool
 	orders *spool
@@ -126,7 +127,7 @@ func Run(ctx context.Context, config Config) (*Report, error) {
 }
 
 func newRun(config Config) (*run, error) {
-	topic, err := outbox.ParseTemplate(config.Topic)
+	plan, err := outbox.NewPlan(config.Outbox, config.Wal.Tables)
 	if err != nil {
 		return nil, err
 	}
@@ -136,18 +137,18 @@ func newRun(config Config) (*run, error) {
 	if config.Progress == nil {
 		config.Progress = func(Progress) {}
 	}
-	columns := outbox.Columns()
-	r := &run{hasher: newHasher(), topics: map[string]bool{}, parts: map[part]*partition{}, seq: len(columns), created: len(columns) + 1}
-	columns[columnID].Required = true // what has no name cannot be looked for
-	columns = append(columns, wal.Column{Name: columnSeq}, wal.Column{Name: columnCreatedAt})
-	tables := slices.Clone(config.Wal.Tables)
-	for i := range tables {
-		tables[i].Columns = columns
+	r := &run{hasher: newHasher(), topics: map[string]bool{}, parts: map[part]*partition{}}
+	config.Wal.Tables = plan.Tables()
+	for i := range config.Wal.Tables {
+		at, err := placesOf(plan, i, &config.Wal.Tables[i])
+		if err != nil {
+			return nil, err
+		}
+		r.at = append(r.at, at)
 	}
-	config.Wal.Tables = tables
 	r.config = config
-	r.mapper = outbox.NewMapper(topic, tables)
-	if name, static := topic.Static(); static {
+	r.mapper = outbox.NewMapper(plan)
+	for _, name := range plan.Topics() {
 		r.topics[name] = true
 	}
 	if r.events, err = newSpool(config.Directory, eventBytes); err != nil {
@@ -158,6 +159,26 @@ func newRun(config Config) (*run, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// placesOf asks for the columns that Run looks at, beside those of the mapper.
+func placesOf(plan *outbox.Plan, number int, t *wal.Table) (places, error) {
+	at := places{id: plan.Column(number, outbox.RoleID)}
+	if at.id < 0 {
+		return at, fault.NewUsage(fmt.Errorf("table %s.%s has no column for the event's id", t.Schema, t.Name), "what has no name cannot be looked for: name one with --column id=…")
+	}
+	t.Columns[at.id].Required = true
+	for _, each := range []struct {
+		name  string
+		place *int
+	}{{columnSeq, &at.seq}, {columnCreatedAt, &at.created}} {
+		*each.place = slices.IndexFunc(t.Columns, func(c wal.Column) bool { return c.Name == each.name })
+		if *each.place < 0 {
+			*each.place = len(t.Columns)
+			t.Columns = append(t.Columns, wal.Column{Name: each.name})
+		}
+	}
+	return at, nil
 }
 
 func (r *run) close() {
@@ -207,10 +228,11 @@ func (r *run) addRow(table int, columns [][]byte) error {
 	if r.report.Rows%progressEvery == 0 {
 		r.config.Progress(Progress{Rows: r.report.Rows})
 	}
-	e := event{kind: kindRow, identity: r.identity(columns[columnID])}
-	e.topic, e.offset = uint16(table), created(columns[r.created])
-	if columns[r.seq] != nil {
-		seq, err := strconv.ParseInt(string(columns[r.seq]), 10, 64)
+	at := r.at[table]
+	e := event{kind: kindRow, identity: r.identity(columns[at.id])}
+	e.topic, e.offset = uint16(table), created(columns[at.created])
+	if columns[at.seq] != nil {
+		seq, err := strconv.ParseInt(string(columns[at.seq]), 10, 64)
 		if err == nil { // else it is no number, and only missed in examples
 			e.number = uint64(seq)
 		}
@@ -218,7 +240,7 @@ func (r *run) addRow(table int, columns [][]byte) error {
 	var err error
 	r.messages, err = r.mapper.Map([]wal.Row{{Table: table, Columns: columns}}, r.messages[:0])
 	switch {
-	case fault.Classify(err) == fault.Data || columns[columnID] == nil:
+	case fault.Classify(err) == fault.Data || columns[at.id] == nil:
 		r.report.Unmappable++
 		r.report.example(r.rowExample(Unmappable, &e))
 		return nil
@@ -320,8 +342,8 @@ func (r *run) nameRows(ctx context.Context) error {
 	}
 	for table := range r.config.Wal.Tables {
 		err := r.tables.Scan(ctx, table, r.bounds(), func(columns [][]byte) error {
-			for _, e := range wanted[r.identity(columns[columnID])] {
-				e.Row = string(columns[columnID])
+			for _, e := range wanted[r.identity(columns[r.at[table].id])] {
+				e.Row = string(columns[r.at[table].id])
 			}
 			return nil
 		})

@@ -24,7 +24,7 @@ const topic = "orders"
 // newTestRun is a run without servers: the test adds rows and records itself.
 func newTestRun(tb testing.TB) *run {
 	tb.Helper()
-	r, err := newRun(Config{Wal: wal.Config{Tables: []wal.Table{{Schema: "public", Name: "outbox"}}}, Topic: topic, Directory: tb.TempDir()})
+	r, err := newRun(Config{Wal: wal.Config{Tables: []wal.Table{{Schema: "public", Name: "outbox"}}}, Outbox: outbox.Config{Default: outbox.Mapping{Topic: topic}}, Directory: tb.TempDir()})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestEntriesComeBackAsTheyWent(t *testing.T) {
 }
 
 func TestPositionsAreReadAsTheStreamWritesThem(t *testing.T) {
-	mapper := outbox.NewMapper(mustTemplate(t), []wal.Table{{Name: "outbox"}})
+	mapper := outbox.NewMapper(mustPlan(t))
 	row := wal.Row{Commit: 0x1A_0000BEEF, Index: 12345, Columns: [][]byte{[]byte("i"), []byte("o"), []byte("a"), []byte("e"), []byte("p"), nil}}
 	messages, err := mapper.Map([]wal.Row{row}, nil)
 	if err != nil {
@@ -293,13 +293,13 @@ func TestPositionsAreReadAsTheStreamWritesThem(t *testing.T) {
 	}
 }
 
-func mustTemplate(tb testing.TB) outbox.Template {
+func mustPlan(tb testing.TB) *outbox.Plan {
 	tb.Helper()
-	template, err := outbox.ParseTemplate(topic)
+	plan, err := outbox.NewPlan(outbox.Config{Default: outbox.Mapping{Topic: topic}}, []wal.Table{{Name: "outbox"}})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return template
+	return plan
 }
 
 func TestDigestsKeepFieldsApart(t *testing.T) {

@@ -117,7 +117,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "map: an empty key is sent",
-		file: "outbox/outbox.go", old: "case len(columns[columnAggregateID]) == 0:", new: "case columns[columnAggregateID] == nil:",
+		file: "outbox/plan.go", old: "if len(m.Key) == 0 {", new: "if m.Key == nil {",
 		pkg: "./outbox", test: "TestRowThatCannotBeMappedIsADataErrorThatNamesIt",
 	},
 	{

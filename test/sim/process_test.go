@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outboxcdc/outboxcdc/outbox"
 	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/sink"
@@ -178,7 +179,7 @@ func (p *process) config(r *rand.Rand) pipeline.Config {
 		Sink: kafkaURL("compression.type=none", fmt.Sprintf("linger.ms=%d", 1+r.IntN(20)),
 			fmt.Sprintf("request.timeout.ms=%d", 1000+r.IntN(15_000))),
 		SinkOptions:  sink.Options{Dial: p.dialKafka, BufferBytes: 1 + r.IntN(1<<(1+r.IntN(22)))},
-		Topic:        topic,
+		Outbox:       outbox.Config{Default: outbox.Mapping{Topic: topic}},
 		SaveInterval: time.Millisecond + odd(time.Second), WatchInterval: time.Second + odd(15*time.Second),
 		DrainTimeout: time.Second + odd(40*time.Second), BufferBytes: 1 + r.IntN(1<<(1+r.IntN(24))),
 		QueueBatches: 1 + r.IntN(8), Jitter: func(most time.Duration) time.Duration { return time.Duration(jitter.Int64N(int64(most) + 1)) },

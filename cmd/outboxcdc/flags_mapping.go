@@ -1,0 +1,182 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+// mappingFlags say how rows become messages. Each but --format may be given for one
+// table, as SCHEMA.NAME:VALUE.
+func mappingFlags() []cli.Flag {
+	return []cli.Flag{
+		text("format", "native", "`FORMAT` of events: native"),
+		list("topic", outbox.DefaultTopic, "`TEMPLATE` of the topic's name, with columns in braces"),
+		list("topic-route", "", "`PATTERN=TOPIC`: the topic of names that match a regular expression, such as (.*)-v1=legacy.$1"),
+		list("topic-allow", "", "`PATTERN` of topics that may be sent to, a regular expression for whole names"),
+		list("column", "", "`ROLE=COLUMN`: the column for id, aggregate_type, aggregate_id, event_type, payload or headers; ROLE= when there is none"),
+		list("partition-column", "", "integer `COLUMN` that chooses the partition"),
+		list("timestamp-column", "", "`COLUMN` with the record's time, instead of the time of the commit"),
+		list("header-column", "", "`COLUMN` or COLUMN=HEADER that is sent as a header"),
+		list("tombstones", "null", "`WHICH` payloads are a null value: null, empty (also blank text) or off (a null payload is an error)"),
+	}
+}
+
+// list is a flag that may be repeated; in the environment its values are separated by
+// semicolons.
+func list(name, value, usage string) cli.Flag {
+	return &cli.StringSliceFlag{Name: name, EnvVars: []string{twin(name)}, DefaultText: value, Usage: usage}
+}
+
+// mappingValue is one value of a mapping flag.
+type mappingValue struct {
+	flag, value string
+	own         bool // for one table only
+}
+
+// outboxConfig reads mappingFlags, for tables that have been read.
+func outboxConfig(c *cli.Context, tables []wal.Table) (outbox.Config, error) {
+	config := outbox.Config{Tables: map[outbox.TableName]outbox.Mapping{}}
+	var errs []error
+	var formatErr error
+	if config.Format, formatErr = formatOf(c); formatErr != nil {
+		errs = append(errs, formatErr)
+	}
+	var general []mappingValue
+	own := map[outbox.TableName][]mappingValue{}
+	for _, flag := range mappingFlags()[1:] {
+		name := flag.Names()[0]
+		for _, text := range mappingValues(c, name) {
+			if table, value, ok := cutTable(text, tables); ok {
+				own[table] = append(own[table], mappingValue{name, value, true})
+			} else {
+				general = append(general, mappingValue{name, text, false})
+			}
+		}
+	}
+	var err error
+	config.Default, err = mappingOf(general)
+	errs = append(errs, err)
+	for table, settings := range own {
+		config.Tables[table], err = mappingOf(slices.Concat(without(general, settings), settings))
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return config, errors.Join(errs...)
+}
+
+func formatOf(c *cli.Context) (outbox.Format, error) {
+	switch stringOf(c, "format", "native") {
+	case "native":
+		return outbox.Native{}, nil
+	default:
+		return nil, fault.NewUsage(errors.New("--format is not a format"), "use native")
+	}
+}
+
+// mappingValues are the values of a list flag. A pattern may hold a semicolon in no topic,
+// so on the command line one separates as well.
+func mappingValues(c *cli.Context, name string) []string {
+	var values []string
+	for _, text := range c.StringSlice(name) {
+		for value := range strings.SplitSeq(text, ";") {
+			if value = strings.TrimSpace(value); value != "" {
+				values = append(values, value)
+			}
+		}
+	}
+	return values
+}
+
+// cutTable takes the name of one of tables and a colon off a value.
+func cutTable(text string, tables []wal.Table) (table outbox.TableName, value string, ok bool) {
+	for at := range text {
+		if text[at] != ':' {
+			continue
+		}
+		named, err := parseTableList(text[:at])
+		if err != nil || len(named) != 1 {
+			continue
+		}
+		for _, t := range tables {
+			if t.Schema == named[0].Schema && t.Name == named[0].Name {
+				return outbox.TableName{Schema: t.Schema, Name: t.Name}, text[at+1:], true
+			}
+		}
+	}
+	return outbox.TableName{}, text, false
+}
+
+// without leaves out what a table has mappingValues of its own for: a flag as a whole, and
+// of --column the role.
+func without(general, own []mappingValue) []mappingValue {
+	key := func(s mappingValue) string {
+		if role, _, found := strings.Cut(s.value, "="); s.flag == "column" && found {
+			return s.flag + " " + role
+		}
+		return s.flag
+	}
+	return slices.DeleteFunc(slices.Clone(general), func(s mappingValue) bool {
+		return slices.ContainsFunc(own, func(o mappingValue) bool { return key(o) == key(s) })
+	})
+}
+
+func mappingOf(settings []mappingValue) (outbox.Mapping, error) {
+	m := outbox.Mapping{Columns: map[outbox.Role]string{}}
+	var errs []error
+	seen := map[string]bool{}
+	for _, s := range settings {
+		err := apply(&m, s)
+		if single := s.flag == "topic" || s.flag == "partition-column" || s.flag == "timestamp-column" || s.flag == "tombstones"; single && seen[s.flag] {
+			err = fault.NewUsage(fmt.Errorf("--%s is given twice for one table", s.flag), "give it once, or once for each table as SCHEMA.NAME:VALUE")
+		}
+		seen[s.flag] = true
+		errs = append(errs, err)
+	}
+	return m, errors.Join(errs...)
+}
+
+func apply(m *outbox.Mapping, s mappingValue) error {
+	switch s.flag {
+	case "topic":
+		m.Topic = s.value
+	case "topic-route":
+		at := strings.LastIndex(s.value, "=")
+		if at < 0 {
+			return fault.NewUsage(errors.New("--topic-route has no topic"), "write PATTERN=TOPIC")
+		}
+		m.Routes = append(m.Routes, outbox.Route{Pattern: s.value[:at], Replacement: s.value[at+1:]})
+	case "topic-allow":
+		m.Allow = append(m.Allow, s.value)
+	case "column":
+		role, column, found := strings.Cut(s.value, "=")
+		_, again := m.Columns[outbox.Role(role)]
+		switch {
+		case !found:
+			return fault.NewUsage(errors.New("--column has no equals sign"), "write ROLE=COLUMN such as aggregate_id=order_id")
+		case again:
+			return fault.NewUsage(fmt.Errorf("--column names role %s twice", role), "name it once, or once for each table as SCHEMA.NAME:ROLE=COLUMN")
+		}
+		m.Columns[outbox.Role(role)] = column
+	case "partition-column":
+		m.Partition = s.value
+	case "timestamp-column":
+		m.Timestamp = s.value
+	case "header-column":
+		column, header, _ := strings.Cut(s.value, "=")
+		m.Headers = append(m.Headers, outbox.HeaderColumn{Column: column, Header: header})
+	case "tombstones":
+		kind, err := outbox.ParseTombstones(s.value)
+		m.Tombstones = kind
+		return err
+	}
+	return nil
+}

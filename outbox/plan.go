@@ -1,0 +1,268 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+// Plan is a Config that was checked for the tables it is for. It does not change.
+type Plan struct {
+	tables   []tablePlan
+	format   Format
+	position bool
+}
+
+// tablePlan is what is known of a table before its first row: where its columns are
+// among those of a row, -1 for what is not there.
+type tablePlan struct {
+	table       wal.Table
+	mapping     Mapping
+	roles       [roleCount]int
+	partition   int
+	timestamp   int
+	headers     []int
+	headerNames []string
+	router      router
+	format      Format
+}
+
+// NewPlan checks config for tables, of which only the names are read. The error is one
+// usage error or more, joined.
+func NewPlan(config Config, tables []wal.Table) (*Plan, error) {
+	p := &Plan{format: config.Format, position: !config.WithoutPosition}
+	if p.format == nil {
+		p.format = Native{}
+	}
+	var errs []error
+	used := 0
+	for _, t := range tables {
+		mapping, own := config.Tables[TableName{t.Schema, t.Name}]
+		if own {
+			used++
+		} else {
+			mapping = config.Default
+		}
+		planned, err := newTablePlan(t, mapping, p.format, config.Reserved)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("table %s.%s: %w", t.Schema, t.Name, err))
+		}
+		p.tables = append(p.tables, planned)
+	}
+	if used < len(config.Tables) {
+		errs = append(errs, fault.NewUsage(errors.New("a setting is for a table that is not streamed"), "name the table with --table, or take the setting away"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Tables are the tables of the plan with the columns that a Mapper reads.
+func (p *Plan) Tables() []wal.Table {
+	tables := make([]wal.Table, len(p.tables))
+	for i := range p.tables {
+		t := p.tables[i].table
+		tables[i] = wal.Table{Schema: t.Schema, Name: t.Name, Columns: slices.Clone(t.Columns)}
+	}
+	return tables
+}
+
+// Topics are those that are known before any row comes.
+func (p *Plan) Topics() []string {
+	var topics []string
+	for i := range p.tables {
+		r := &p.tables[i].router
+		if name, static := r.static(); static {
+			topic, err := r.finish(name)
+			if err == nil { // newRouter has seen to it
+				topics = append(topics, topic)
+			}
+		}
+	}
+	slices.Sort(topics)
+	return slices.Compact(topics)
+}
+
+// Column is where the column of a role is among the columns of a table's rows; -1 when
+// it has none.
+func (p *Plan) Column(table int, role Role) int {
+	return Source{plan: &p.tables[table]}.Role(role)
+}
+
+func newTablePlan(t wal.Table, mapping Mapping, format Format, reserved []string) (tablePlan, error) {
+	p := tablePlan{table: wal.Table{Schema: t.Schema, Name: t.Name}, mapping: mapping, format: format, partition: -1, timestamp: -1}
+	err := mapping.validate(format)
+	var routeErr error
+	p.router, routeErr = newRouter(&mapping, reserved)
+	if err := errors.Join(err, routeErr); err != nil {
+		return p, err
+	}
+	p.planRoles()
+	if mapping.Partition != "" {
+		p.partition = p.need(wal.Column{Name: mapping.Partition, Required: true, OnlyTypes: integerTypes()})
+	}
+	if mapping.Timestamp != "" {
+		p.timestamp = p.need(wal.Column{Name: mapping.Timestamp, Required: true, OnlyTypes: timeTypes()})
+	}
+	for _, h := range mapping.Headers {
+		p.headers = append(p.headers, p.need(wal.Column{Name: h.Column, Required: true}))
+		p.headerNames = append(p.headerNames, h.name())
+	}
+	for _, column := range format.Columns() {
+		p.need(column)
+	}
+	err = p.planTopic()
+	return p, err
+}
+
+// planRoles asks for the columns of all roles. One that somebody chose must be there.
+func (p *tablePlan) planRoles() {
+	for at, role := range Roles() {
+		name, explicit := p.mapping.column(role)
+		if name == "" {
+			p.roles[at] = -1
+			continue
+		}
+		column := wal.Column{Name: name, Required: explicit || at != atID && at != atHeaders}
+		if at == atAggregateID {
+			column.NotTypes = keylessTypes()
+		}
+		p.roles[at] = p.need(column)
+	}
+}
+
+func (p *tablePlan) planTopic() error {
+	for _, name := range p.router.columns {
+		column := name
+		if slices.Contains(Roles(), Role(name)) {
+			column, _ = p.mapping.column(Role(name))
+		}
+		if column == "" {
+			return fault.NewUsage(fmt.Errorf("the topic is made of %s, for which there is no column", name), "change --topic, or name the column with --column")
+		}
+		p.router.at = append(p.router.at, p.need(wal.Column{Name: column, Required: true}))
+	}
+	return nil
+}
+
+// need asks for a column, once for all that it is needed for, and gives its place.
+func (p *tablePlan) need(column wal.Column) int {
+	at := columnIndex(p.table.Columns, column.Name)
+	if at < 0 {
+		p.table.Columns = append(p.table.Columns, column)
+		return len(p.table.Columns) - 1
+	}
+	known := &p.table.Columns[at]
+	known.Required = known.Required || column.Required
+	if len(known.OnlyTypes) == 0 {
+		known.OnlyTypes = column.OnlyTypes
+	}
+	known.NotTypes = append(known.NotTypes, column.NotTypes...)
+	return at
+}
+
+func columnIndex(columns []wal.Column, name string) int {
+	return slices.IndexFunc(columns, func(c wal.Column) bool { return c.Name == name })
+}
+
+func integerTypes() []string { return []string{"int2", "int4", "int8"} }
+
+func timeTypes() []string { return []string{"timestamptz", "timestamp", "date", "int8", "int4"} }
+
+// keylessTypes are no keys: equal values may have different texts, or a text may say
+// less than the value.
+func keylessTypes() []string { return []string{"json", "jsonb", "xml", "float4", "float8"} }
+
+// binding is a table with a shape of its rows.
+type binding struct {
+	shape   *wal.Shape
+	encoder Encoder
+	bytes   []int    // columns of type bytea
+	decoded [][]byte // the columns of the row at hand, when there are any
+}
+
+func (p *tablePlan) newBinding(shape *wal.Shape, format Format) (*binding, error) {
+	encoder, err := format.Bind(Source{Table: p.table, Shape: shape, Mapping: p.mapping, plan: p})
+	if err != nil {
+		return nil, err
+	}
+	b := &binding{shape: shape, encoder: encoder}
+	for i := range p.table.Columns {
+		if column, ok := shape.Of(i); ok && column.TypeName == "bytea" {
+			b.bytes = append(b.bytes, i)
+		}
+	}
+	return b, nil
+}
+
+// decode gives the columns with bytes in the place of Postgres' hexadecimal text.
+func (b *binding) decode(d *Draft, columns [][]byte) ([][]byte, error) {
+	if len(b.bytes) == 0 {
+		return columns, nil
+	}
+	b.decoded = append(b.decoded[:0], columns...)
+	for _, at := range b.bytes {
+		if columns[at] == nil {
+			continue
+		}
+		text, err := appendBytea(d.Text(), columns[at])
+		if err != nil {
+			return nil, err
+		}
+		b.decoded[at] = d.Keep(text)
+	}
+	return b.decoded, nil
+}
+
+// start fills a draft with what is the same in every format.
+func (p *tablePlan) start(d *Draft, row *wal.Row, columns [][]byte) error {
+	d.Row, d.Columns, d.plan, d.at = row, columns, p, len(d.headers)
+	m := &d.message
+	m.Key, m.Value, m.Time, m.Partition, m.Placed = columns[p.roles[atAggregateID]], columns[p.roles[atPayload]], row.Time, 0, false
+	if len(m.Key) == 0 {
+		return p.aboutColumn(p.roles[atAggregateID], errNoAggregate)
+	}
+	if err := p.judgePayload(m.Value); err != nil {
+		return p.aboutColumn(p.roles[atPayload], err)
+	}
+	if p.mapping.Tombstones == EmptyTombstones && isBlank(m.Value) {
+		m.Value = nil
+	}
+	if p.timestamp >= 0 && columns[p.timestamp] != nil {
+		at, err := parseTime(columns[p.timestamp])
+		if err != nil {
+			return p.aboutColumn(p.timestamp, err)
+		}
+		m.Time = at
+	}
+	if p.partition >= 0 && columns[p.partition] != nil {
+		partition, err := parsePartition(columns[p.partition])
+		if err != nil {
+			return p.aboutColumn(p.partition, err)
+		}
+		m.Partition, m.Placed = partition, true
+	}
+	return nil
+}
+
+func (p *tablePlan) judgePayload(value []byte) error {
+	if value == nil && p.mapping.Tombstones == NoTombstones {
+		return errors.New("it is null, and --tombstones is off")
+	}
+	return nil
+}
+
+// aboutColumn names the column that an error is about.
+func (p *tablePlan) aboutColumn(at int, err error) error {
+	return fmt.Errorf("column %s: %w", p.table.Columns[at].Name, err)
+}
+
+// isBlank is Java's trim().isEmpty(): nothing above the blank.
+func isBlank(value []byte) bool {
+	return strings.TrimFunc(string(value), func(r rune) bool { return r <= ' ' }) == ""
+}
