@@ -299,6 +299,7 @@ func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position check
 		queue:    r.config.QueueBatches,
 		read:     stream.Read,
 		draining: func() { r.board.set(Draining, "a stop was asked for") },
+		bugs:     make(chan error, 1),
 		watch:    func(ctx context.Context) error { return r.watch(ctx, stream, keeper) },
 		seen:     &r.seen,
 	}

@@ -50,6 +50,7 @@ type session struct {
 
 	read     func() wal.LSN // what the source has given
 	draining func()         // called when a stop begins
+	bugs     chan error     // the first bug that was found in the session; holds one
 }
 
 const (
@@ -63,7 +64,29 @@ var errStop = errors.New("stop was asked for")
 // run works until stop is closed, ctx ends or something fails. It returns nil
 // after a stop that delivered everything that was sent, fault.ErrDrainTimeout
 // after one that did not, and else the first error.
+//
+// After a bug it returns at once, and nothing is saved or confirmed any more. It does
+// not wait for its goroutines then: one that panicked may have left a lock behind, and
+// the process is about to end.
 func (s *session) run(ctx context.Context, stop <-chan struct{}) error {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	ended := make(chan error, 1)
+	go func() { ended <- s.guard(func() error { return s.work(ctx, stop) }) }()
+	select {
+	case err := <-ended:
+		select {
+		case err = <-s.bugs:
+		default:
+		}
+		return err
+	case bug := <-s.bugs:
+		return bug
+	}
+}
+
+// work is run for a session without bugs.
+func (s *session) work(ctx context.Context, stop <-chan struct{}) error {
 	connected, hangUp := context.WithCancel(ctx) // ends the connection, last of all
 	defer hangUp()
 	working, finish := context.WithCancelCause(connected) // ends reading and sending
@@ -74,16 +97,22 @@ func (s *session) run(ctx context.Context, stop <-chan struct{}) error {
 	batches := make(chan wal.Batch, s.queue)
 	published := make(chan struct{})
 	var reader, others errgroup.Group
-	watchOver := func(err error) error {
+	watchOver := func(part func() error) error {
+		err := s.guard(part)
 		if err != nil { // a part that ends in order ends nobody else
 			finish(err)
 		}
 		return err
 	}
-	reader.Go(func() error { return watchOver(s.source.Run(connected, working.Done(), batches)) })
-	others.Go(func() error { defer close(published); return watchOver(s.publish(sending, working.Done(), batches)) })
-	others.Go(func() error { return watchOver(s.saver.run(working)) })
-	others.Go(func() error { return watchOver(s.look(working)) })
+	reader.Go(func() error {
+		return watchOver(func() error { return s.source.Run(connected, working.Done(), batches) })
+	})
+	others.Go(func() error {
+		defer close(published)
+		return watchOver(func() error { return s.publish(sending, working.Done(), batches) })
+	})
+	others.Go(func() error { return watchOver(func() error { return s.saver.run(working) }) })
+	others.Go(func() error { return watchOver(func() error { return s.look(working) }) })
 
 	var exhausted <-chan struct{}
 	if s.finite {
@@ -96,7 +125,7 @@ func (s *session) run(ctx context.Context, stop <-chan struct{}) error {
 	case <-exhausted: // an error of the publisher came before, and remains the cause
 		finish(errStop)
 	case <-s.tracker.Failed():
-		finish(s.tracker.Err())
+		finish(s.guard(s.tracker.Err))
 		abandon()
 	case <-working.Done():
 	}
@@ -105,7 +134,7 @@ func (s *session) run(ctx context.Context, stop <-chan struct{}) error {
 	cutOff := time.AfterFunc(s.patience(cause), abandon)
 	defer cutOff.Stop()
 	<-published
-	flushed := s.flush(sending)
+	flushed := s.guard(func() error { return s.flush(sending) })
 	failpoint.Pass(failpoint.StopFlushed)
 	others.Wait() //nolint:errcheck // the first error is the cause
 	saved := s.lastSave(connected)
@@ -182,7 +211,11 @@ func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []
 		s.budget.release(batch.Release())
 		failpoint.Pass(failpoint.AfterAck)
 	})
-	if err := s.sink.Send(ctx, messages, ticket.Ack); err != nil {
+	ack := func(err error) {
+		defer fault.Catch(s.halt)
+		ticket.Ack(err)
+	}
+	if err := s.sink.Send(ctx, messages, ack); err != nil {
 		return messages, fmt.Errorf("send: %w", err)
 	}
 	failpoint.Pass(failpoint.AfterSend)

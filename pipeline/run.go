@@ -56,8 +56,23 @@ func (r *Runner) Config() Config { return r.config }
 // confirmed, or fault.ErrDrainTimeout. Sessions that break for passing reasons are
 // followed by others, with back-off, for as long as it takes. When ctx ends, Run
 // returns as fast as it can; some events are then sent twice after the next start.
-func (r *Runner) Run(ctx context.Context, stop <-chan struct{}) error {
-	defer r.closeStore()
+//
+// After a bug it returns at once with the five positions in the error, and leaves
+// everything as it stands; the caller is to end the process.
+func (r *Runner) Run(ctx context.Context, stop <-chan struct{}) (err error) {
+	defer func() {
+		if fault.Classify(err) == fault.Bug {
+			err = r.autopsy(err)
+			return
+		}
+		r.closeStore()
+	}()
+	defer fault.Catch(func(bug error) { err = bug })
+	return r.run(ctx, stop)
+}
+
+// run is Run for a stream without bugs.
+func (r *Runner) run(ctx context.Context, stop <-chan struct{}) error {
 	pause := firstPause
 	for {
 		before, began := r.seen.saved.Load(), time.Now()
@@ -162,11 +177,13 @@ func (r *Runner) attempt(ctx context.Context, stop <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	defer s.close(r.logger)
 	r.board.begin(s)
 	r.logger.Info("streaming", slog.String("slot", r.config.Wal.Slot),
 		slog.String("from", s.saver.position.LSN.String()))
-	return s.run(ctx, stop)
+	if err = s.run(ctx, stop); fault.Classify(err) != fault.Bug {
+		s.close(r.logger)
+	}
+	return err
 }
 
 // untilStop is a context that also ends when stop is closed; the function ends the

@@ -13,6 +13,7 @@ import (
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
 	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/sink"
 	"github.com/outboxcdc/outboxcdc/wal"
 	"github.com/outboxcdc/outboxcdc/wal/waltest"
@@ -256,7 +257,7 @@ func (w *world) disturb(kill context.CancelFunc, stop chan<- struct{}, done <-ch
 	select {
 	case <-timer.C:
 	case err := <-done:
-		w.t.Logf("the session ended by itself: %v", err)
+		w.ended("the session ended by itself", err)
 		return
 	}
 	switch w.random.n(4) {
@@ -272,7 +273,15 @@ func (w *world) disturb(kill context.CancelFunc, stop chan<- struct{}, done <-ch
 	default:
 		close(stop)
 	}
-	w.t.Logf("the session was ended: %v", <-done)
+	w.ended("the session was ended", <-done)
+}
+
+// ended takes any end but a bug.
+func (w *world) ended(how string, err error) {
+	if fault.Classify(err) == fault.Bug {
+		w.t.Errorf("%s: %v", how, err)
+	}
+	w.t.Logf("%s: %v", how, err)
 }
 
 func (w *world) position() wal.LSN {

@@ -40,6 +40,7 @@ type kafka struct {
 	parcels sync.Pool
 	open    sync.WaitGroup // parcels with messages that are not acked
 	logger  *slog.Logger
+	caught  func(bug error) // ends the line
 
 	closing   chan struct{} // closed by Close
 	closeOnce sync.Once
@@ -100,6 +101,7 @@ func (s *kafkaSettings) connect(o Options) (*kafka, *kafkaDialer, error) {
 		closing: make(chan struct{}),
 		buried:  make(chan struct{}),
 	}
+	k.caught = func(bug error) { k.line.fail(func() error { return bug }) } //nolint:errcheck // told by the acks of what is open, and by Send
 	limits := newLimits(s.maxRequest)
 	dialer := &kafkaDialer{network: o.Dial, tls: secure, barrier: &barrier{line: k.line}}
 	options := append(s.options(o, limits), dialer.options(s)...)
@@ -268,6 +270,7 @@ func (k *kafka) Close() error {
 // fails everything that it still holds.
 func (k *kafka) undertake() {
 	defer close(k.buried)
+	defer fault.Catch(k.caught)
 	select {
 	case <-k.line.cut:
 	case <-k.closing:

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
 // buffer bounds the bytes of messages that are sent and not yet acked. It has one
@@ -151,6 +153,7 @@ func grow[T any](s []T, n int) []T {
 
 // settle is the promise: the client calls it once a record, one after the other.
 func (p *parcel) settle(r *kgo.Record, err error) {
+	defer fault.Catch(p.sink.caught)
 	k, size := p.sink, sizeOf(r) // of slices that we own; after the ack theirs are gone
 	if err != nil {
 		err = k.line.fail(func() error { return ackError(r.Topic, err) })

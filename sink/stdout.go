@@ -176,6 +176,7 @@ func (l *lines) Close() error {
 }
 
 func (l *lines) write() {
+	defer fault.Catch(l.fail)
 	for {
 		select {
 		case <-l.done:

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/failpoint"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/test/servers"
 )
 
@@ -45,11 +46,17 @@ type mortal struct {
 // streamTo starts a streamer that dies at its nth pass of the point.
 func (l *line) streamTo(tb testing.TB, point failpoint.Point, n int) *mortal {
 	tb.Helper()
+	return l.streamInto(tb, fmt.Sprintf("%s:%d", point, n))
+}
+
+// streamInto starts a streamer with a trap, as failpoint names them.
+func (l *line) streamInto(tb testing.TB, trap string) *mortal {
+	tb.Helper()
 	path, err := builtToDie()
 	if err != nil {
 		tb.Fatalf("build outboxcdc: %v", err)
 	}
-	m := &mortal{trap: fmt.Sprintf("%s:%d", point, n)}
+	m := &mortal{trap: trap}
 	cmd := exec.Command(path, append([]string{
 		"stream", "--sink", "kafka://" + strings.Join(l.kafka.Bootstrap(), ","),
 		"--topic", l.topic, "--http", "off",
@@ -123,6 +130,48 @@ func TestADeathInAStopLosesNothing(t *testing.T) {
 			stopWriting()
 			l.survives(t)
 		})
+	}
+}
+
+// TestABugEndsTheProcessWithASentenceAndLosesNothing panics at each point of the chain,
+// which are on as many goroutines: of the publisher, of Kafka's client, of the saver
+// and of the session.
+func TestABugEndsTheProcessWithASentenceAndLosesNothing(t *testing.T) {
+	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
+	stopWriting := l.write(t)
+	for point, stops := range map[failpoint.Point]bool{
+		failpoint.AfterReceive: false, failpoint.AfterSend: false, failpoint.AfterAck: false,
+		failpoint.AfterSave: false, failpoint.AfterConfirm: false,
+		failpoint.StopFlushed: true, failpoint.StopSaved: true,
+	} {
+		m := l.streamInto(t, string(point)+":1:panic")
+		if stops {
+			eventually(t, time.Minute, "it streams", m.says("msg=streaming"))
+			if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if status := m.await(t); status != fault.ExitBug {
+			t.Errorf("%s: exit status %d, want %d:\n%s", point, status, fault.ExitBug, m.log)
+		}
+		wantSentence(t, m, "bug: planted "+string(point), "read ", "sent ", "acked ", "saved ", "confirmed ", "outboxcdc version")
+	}
+	stopWriting()
+	l.survives(t)
+}
+
+// wantSentence wants the last line of the log to say all of it, and no stack anywhere.
+func wantSentence(t *testing.T, m *mortal, texts ...string) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(m.log.String()), "\n")
+	last := lines[len(lines)-1]
+	for _, text := range texts {
+		if !strings.Contains(last, text) {
+			t.Errorf("%s: the last line does not say %q:\n%s", m.trap, text, m.log)
+		}
+	}
+	if strings.Contains(m.log.String(), "goroutine ") {
+		t.Errorf("%s: a stack is shown:\n%s", m.trap, m.log)
 	}
 }
 

@@ -158,6 +158,7 @@ func (c *Conn) CreateSlot(ctx context.Context) (LSN, error) {
 	made := make(chan creation, 1)
 	// Ends with the statement, which cancelCreation ends at the latest.
 	go func() {
+		defer fault.Catch(func(bug error) { made <- creation{err: bug} })
 		type row struct {
 			LSN position `json:"lsn"`
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/outboxcdc/outboxcdc/pipeline"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/wal"
 )
 
@@ -69,7 +70,10 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 }
 
 // Collect gives what is known now; what is not known is absent rather than 0.
+//
+// A bug here fails the scrape and nothing else: metrics decide nothing.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
+	defer fault.Catch(func(bug error) { out <- prometheus.NewInvalidMetric(c.build, bug) })
 	s := c.stats()
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)

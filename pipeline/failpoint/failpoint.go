@@ -4,7 +4,8 @@
 // It knows names and nothing else. In a binary that is built without the tag
 // failpoints, which is every binary that is shipped, Pass is empty and the compiler
 // leaves nothing of it. With the tag, OUTBOXCDC_FAILPOINT=after-save:7 makes the
-// process kill itself with SIGKILL when it passes that point for the seventh time.
+// process kill itself with SIGKILL when it passes that point for the seventh time, and
+// after-save:7:panic makes it panic there.
 package failpoint
 
 // Point is a place of the chain.

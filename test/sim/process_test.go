@@ -89,7 +89,9 @@ func (p *process) live(r *rand.Rand) {
 		case <-lifetime.C:
 			if killed {
 				p.kill(kill)
-				<-done //nolint:errcheck // nobody is there to hear it
+				if err := <-done; fault.Classify(err) == fault.Bug { // nobody else is there to hear it
+					p.w.t.Errorf("%s died with: %v", p.name, err)
+				}
 				return
 			}
 			p.w.fault(p.name+" is told to stop", func(t *tally) { t.Terms++ })
