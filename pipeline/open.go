@@ -116,16 +116,27 @@ func (r *Runner) prepare(ctx context.Context, conn *wal.Conn) (checkpoint.Positi
 	if err := r.preflight(ctx, conn, verdict.first); err != nil {
 		return none, err
 	}
-	if e.slot, err = r.slot(ctx, conn); err != nil {
+	if e.slot, err = r.free(ctx, conn); err != nil {
 		return none, err
 	}
-	switch {
-	case e.slot == nil:
-		return none, fmt.Errorf("slot %s has just gone", r.config.Wal.Slot)
-	case e.slot.Active:
-		return none, conn.Busy(ctx, *e.slot)
-	}
 	return r.anchor(ctx, e, verdict)
+}
+
+// free gives the slot when nobody streams from it.
+func (r *Runner) free(ctx context.Context, conn *wal.Conn) (*wal.Slot, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	slot, err := r.slot(ctx, conn)
+	switch {
+	case err != nil:
+		return nil, err
+	case slot == nil:
+		return nil, fmt.Errorf("slot %s has just gone", r.config.Wal.Slot)
+	case slot.Active:
+		return nil, conn.Busy(ctx, *slot)
+	default:
+		return slot, nil
+	}
 }
 
 // gather asks for each position before the one that bounds it: confirmed, saved, end
@@ -139,8 +150,11 @@ func (r *Runner) gather(ctx context.Context, conn *wal.Conn) (evidence, error) {
 	if err == nil && e.slot == nil && e.saved != nil {
 		e, err = r.gatherOnce(bounded, conn)
 	}
-	// Asked later, when the bound is gone.
-	e.history = func() ([]wal.TimelineSwitch, error) { return conn.History(ctx, e.identity.Timeline) }
+	e.history = func() ([]wal.TimelineSwitch, error) { // asked later, when that bound is gone
+		bounded, cancel := context.WithTimeout(ctx, openTimeout)
+		defer cancel()
+		return conn.History(bounded, e.identity.Timeline)
+	}
 	return e, err
 }
 
@@ -234,7 +248,9 @@ func (r *Runner) makeMissing(ctx context.Context, conn *wal.Conn, findings []fau
 		}
 	}
 	if missing[wal.CodePublicationMissing] {
-		if _, err := conn.CreatePublication(ctx); err != nil {
+		bounded, cancel := context.WithTimeout(ctx, openTimeout)
+		defer cancel()
+		if _, err := conn.CreatePublication(bounded); err != nil {
 			return false, err
 		}
 		r.logger.Info("made the publication", slog.String("publication", r.config.Wal.Publication))

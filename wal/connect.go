@@ -95,7 +95,9 @@ func dial(ctx context.Context, settings *pgconn.Config) (*pgconn.PgConn, int, er
 	if err != nil {
 		return nil, 0, Fault(err)
 	}
-	version, err := settle(ctx, pg)
+	settling, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	version, err := settle(settling, pg)
 	if err != nil {
 		hangUp(context.WithoutCancel(ctx), pg) //nolint:errcheck // the first error says more
 		return nil, 0, err

@@ -175,4 +175,36 @@ var chainMutants = []mutant{
 		file: "pipeline/verdict.go", old: "if e.saved.LSN <= s.At {", new: "if true {",
 		pkg: "./pipeline", test: "TestAPromotedStandbyIsFollowedFromWhereBothTimelinesAgree",
 	},
+
+	// Bugs of ours.
+	{
+		name: "bug: a panic of an ack is Go's own business",
+		file: "pipeline/pipeline.go", old: "\t\tdefer fault.Catch(s.halt)\n", new: "",
+		pkg: "./pipeline", test: "TestABugInAnyPart",
+	},
+	{
+		name: "bug: the session is drained and saved all the same",
+		file: "pipeline/bug.go", old: "\tcase s.bugs <- bug:\n", new: "",
+		pkg: "./pipeline", test: "TestABugInAnyPart",
+	},
+	{
+		name: "bug: what a broken ledger says is saved",
+		file: "pipeline/saver.go", old: "\tif s.halted.Load() {\n\t\treturn nil\n\t}\n", new: "",
+		pkg: "./pipeline", test: "TestABugInAnyPart",
+	},
+	{
+		name: "bug: an error that may carry a payload is shown",
+		file: "pipeline/fault/bug.go", old: "return fmt.Sprintf(\"panic with a %T\", value)", new: "return fmt.Sprint(value)",
+		pkg: "./pipeline/fault", test: "TestAPanicBecomesOneLine",
+	},
+	{
+		name: "open: the last look at the slot waits without end",
+		file: "pipeline/open.go", old: "\tctx, cancel := context.WithTimeout(ctx, openTimeout)\n\tdefer cancel()\n\tslot, err := r.slot(ctx, conn)", new: "\tslot, err := r.slot(ctx, conn)",
+		pkg: "./pipeline", test: "TestAnOpeningEndsInTime",
+	},
+	{
+		name: "open: a connection is prepared without end",
+		file: "wal/connect.go", old: "settle(settling, pg)", new: "settle(context.WithoutCancel(settling), pg)",
+		pkg: "./pipeline", test: "TestAnOpeningEndsInTime",
+	},
 }

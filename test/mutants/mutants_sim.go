@@ -79,7 +79,7 @@ var simMutants = []mutant{
 	},
 	{
 		name: "simulation: supervise: a busy slot is an operator's business",
-		file: "pipeline/open.go", old: "\t\treturn none, conn.Busy(ctx, *e.slot)", new: "\t\treturn none, fault.NewOperator(conn.Busy(ctx, *e.slot), \"stop the other\")",
+		file: "pipeline/open.go", old: "\t\treturn nil, conn.Busy(ctx, *slot)", new: "\t\treturn nil, fault.NewOperator(conn.Busy(ctx, *slot), \"stop the other\")",
 		pkg: "./test/sim", test: wholeSimulation,
 	},
 	{
