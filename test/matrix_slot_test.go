@@ -284,7 +284,7 @@ func TestCheckFindsEverythingThatIsBrokenAtOnce(t *testing.T) {
 	l := tableLine(t, servers.SharedPostgres(t), looseOutbox)
 	for _, sql := range []string{
 		"create table other ()",
-		"alter table outbox drop constraint outbox_pkey, drop headers, drop payload, add payload text generated always as (event_type) stored, add headers bytea",
+		"alter table outbox drop constraint outbox_pkey, drop headers, drop payload, add payload text generated always as (event_type) stored, add headers jsonb, alter aggregate_id type float8 using 0",
 		"create publication outboxcdc for table other, outbox with (publish = 'update')",
 	} {
 		l.exec(t, sql)
@@ -298,7 +298,7 @@ func TestCheckFindsEverythingThatIsBrokenAtOnce(t *testing.T) {
 		t.Errorf("exit status %d, want %d", status, fault.ExitOperator)
 	}
 	for _, say := range []string{
-		wal.CodeColumnGenerated, wal.CodeColumnBytes, wal.CodePublicationInsert, wal.CodePublicationOthers,
+		wal.CodeColumnGenerated, wal.CodeColumnType, wal.CodePublicationInsert, wal.CodePublicationOthers,
 		wal.CodePublicationIdentity, wal.CodeSlotForeign, "nobody.made.this",
 	} {
 		if !strings.Contains(out, say) {

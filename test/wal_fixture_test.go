@@ -42,7 +42,7 @@ func newWalFixture(tb testing.TB, db *servers.Database) *walFixture {
 func walTable(name string) wal.Table {
 	return wal.Table{Schema: "public", Name: name, Columns: []wal.Column{
 		{Name: "aggregate_type", Required: true},
-		{Name: "aggregate_id", Required: true},
+		{Name: "aggregate_id", Required: true, NotTypes: []string{"json", "jsonb"}},
 		{Name: "event_type", Required: true},
 		{Name: "payload", Required: true},
 		{Name: "headers"},

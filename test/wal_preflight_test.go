@@ -89,7 +89,7 @@ func TestPreflightFindsWhatWouldStopTheStream(t *testing.T) {
 		"column missing":     {0, "alter table outbox drop column payload", wal.CodeColumnMissing, fault.Failure, []string{"payload", "ADD COLUMN"}},
 		"column generated":   {0, "alter table outbox drop column payload; alter table outbox add payload text generated always as (event_type) stored", wal.CodeColumnGenerated, fault.Failure, []string{"payload"}},
 		"optional generated": {0, "alter table outbox drop column headers; alter table outbox add headers text generated always as (event_type) stored", wal.CodeColumnGenerated, fault.Warning, []string{"headers"}},
-		"column of bytes":    {0, "alter table outbox alter payload type bytea using null", wal.CodeColumnBytes, fault.Warning, []string{"payload"}},
+		"column of a type":   {0, "create domain doc as jsonb; create domain docs as doc; alter table outbox alter aggregate_id type docs using '{}'", wal.CodeColumnType, fault.Failure, []string{"aggregate_id", "docs"}},
 
 		"publication missing":       {0, "drop publication outboxcdc", wal.CodePublicationMissing, fault.Failure, []string{"outboxcdc"}},
 		"publication without table": {0, "alter publication outboxcdc drop table outbox", wal.CodePublicationTable, fault.Failure, []string{`ADD TABLE "public"."outbox"`}},

@@ -197,7 +197,7 @@ func (a *assembler) mapColumns(m relationMessage, t Table) ([]int, error) {
 		if at >= 0 && !column.fits(m.columns[at].TypeName) {
 			return nil, fault.NewOperator(
 				fmt.Errorf("column %q of table %s.%s is of type %s in transaction %d at %v", column.Name, m.schema, m.name, m.columns[at].TypeName, a.tx.xid, a.tx.commit),
-				"the stream stands before this transaction; name another column for this purpose")
+				"the stream stands before this transaction; "+typeAdvice(column))
 		}
 		if at >= 0 {
 			columns[at] = want

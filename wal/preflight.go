@@ -27,7 +27,7 @@ const (
 	CodeTableKind           = "table.kind"           // a view, a foreign table, an unlogged one …
 	CodeColumnMissing       = "column.missing"       // a required column
 	CodeColumnGenerated     = "column.generated"     // the server does not send it
-	CodeColumnBytes         = "column.bytea"         // arrives as hexadecimal text
+	CodeColumnType          = "column.type"          // cannot be what it was named for
 	CodePublication         = "publication"          // the publication is fine
 	CodePublicationMissing  = "publication.missing"  // no publication of that name
 	CodePublicationInsert   = "publication.insert"   // inserts are not published

@@ -26,8 +26,18 @@ type tableFacts struct {
 type columnFacts struct {
 	Name      string `json:"name"`
 	Type      string `json:"type"`
+	Base      string `json:"base"`      // as ColumnShape.TypeName
 	Generated string `json:"generated"` // s stored, v virtual
+	OID       uint32 `json:"oid"`       // of the type; asked by Tables only, and so the next
+	Modifier  int32  `json:"modifier"`
 }
+
+// baseTypeSQL gives ColumnShape.TypeName of a column a of pg_attribute.
+const baseTypeSQL = `(WITH RECURSIVE b AS (
+		SELECT t.typname, t.typnamespace, t.typtype, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
+		UNION ALL SELECT t.typname, t.typnamespace, t.typtype, t.typbasetype FROM pg_type t JOIN b ON b.typtype = 'd' AND t.oid = b.typbasetype)
+	SELECT CASE n.nspname WHEN 'pg_catalog' THEN '' ELSE n.nspname || '.' END || b.typname
+	FROM b JOIN pg_namespace n ON n.oid = b.typnamespace WHERE b.typtype <> 'd')`
 
 // tablesSQL looks at the configured tables, one row for each in their order.
 func tablesSQL(config Config, version int) string {
@@ -42,7 +52,7 @@ func tablesSQL(config Config, version int) string {
 	return fmt.Sprintf(`SELECT row_to_json(t)::text FROM (
 	SELECT coalesce(c.oid, 0)::bigint AS oid, c.relkind AS kind, c.relpersistence AS persistence, i.identity,
 		CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::regclass::text ELSE '' END AS root,
-		(SELECT json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, NULL), 'generated', a.attgenerated))
+		(SELECT json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, NULL), 'base', %s, 'generated', a.attgenerated))
 			FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
 		(SELECT json_agg(quote_ident(n.nspname)) FROM pg_class o JOIN pg_namespace n ON n.oid = o.relnamespace
 			WHERE o.relname = w.name AND o.relkind IN ('r', 'p') AND n.nspname <> w.schema) AS elsewhere,
@@ -57,7 +67,7 @@ func tablesSQL(config Config, version int) string {
 		WHERE x.pubname = p.pubname AND x.schemaname = w.schema AND x.tablename = w.name) v ON true
 	CROSS JOIN LATERAL (SELECT coalesce(c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
 		AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)), false) AS identity) i
-	ORDER BY w.place) t`, schemaMember, strings.Join(wanted, ", "), quoteText(config.Publication))
+	ORDER BY w.place) t`, baseTypeSQL, schemaMember, strings.Join(wanted, ", "), quoteText(config.Publication))
 }
 
 func (t tableFacts) column(name string) (columnFacts, bool) {
@@ -121,8 +131,15 @@ func (f *findings) column(t Table, wanted Column, facts tableFacts) {
 	case column.Generated != "":
 		f.warning(CodeColumnGenerated, fmt.Sprintf("column %s is generated, so it reads as null", name),
 			"make it an ordinary column that the application or a trigger fills")
-	case column.Type == "bytea":
-		f.warning(CodeColumnBytes, fmt.Sprintf("column %s is of type bytea, whose bytes arrive as hexadecimal text such as \\x6869", name),
-			"make it json, jsonb or text, or decode it in the consumer")
+	case !wanted.fits(column.Base):
+		f.failure(CodeColumnType, fmt.Sprintf("column %s is of type %s, which cannot serve here", name, column.Type), typeAdvice(wanted))
 	}
+}
+
+// typeAdvice says which types a column may have.
+func typeAdvice(wanted Column) string {
+	if len(wanted.OnlyTypes) > 0 {
+		return "name a column of type " + strings.Join(wanted.OnlyTypes, ", ")
+	}
+	return "name a column of another type than " + strings.Join(wanted.NotTypes, ", ") + ": their text is not the same for equal values"
 }

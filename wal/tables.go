@@ -105,23 +105,51 @@ func (t *Tables) readFault(target Table, err error) error {
 	return Fault(err)
 }
 
+// Shape is a table, numbered as in Config.Tables, as it is now.
+func (t *Tables) Shape(ctx context.Context, table int) (*Shape, error) {
+	target := t.config.Tables[table]
+	facts, err := t.columnFacts(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	s := &Shape{Schema: target.Schema, Name: target.Name, Read: make([]int, len(target.Columns))}
+	for _, c := range facts {
+		s.Columns = append(s.Columns, ColumnShape{Name: c.Name, Type: c.OID, Modifier: c.Modifier, TypeName: c.Base})
+	}
+	for i, c := range target.Columns {
+		s.Read[i] = indexOf(s.Columns, c.Name)
+	}
+	return s, nil
+}
+
 // columns are the names of a table's columns.
 func (t *Tables) columns(ctx context.Context, target Table) (map[string]bool, error) {
-	names, err := fetch[string](ctx, t.pg, fmt.Sprintf(`SELECT to_json(a.attname)::text
+	facts, err := t.columnFacts(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	has := make(map[string]bool, len(facts))
+	for _, c := range facts {
+		has[c.Name] = true
+	}
+	return has, nil
+}
+
+// columnFacts are a table's columns in its own order.
+func (t *Tables) columnFacts(ctx context.Context, target Table) ([]columnFacts, error) {
+	facts, err := fetch[columnFacts](ctx, t.pg, fmt.Sprintf(`SELECT json_build_object('name', a.attname,
+		'type', format_type(a.atttypid, NULL), 'base', %s, 'generated', a.attgenerated, 'oid', a.atttypid::bigint, 'modifier', a.atttypmod)::text
 		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped`,
+		WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
+		ORDER BY a.attnum`, baseTypeSQL,
 		quoteText(target.Schema), quoteText(target.Name)))
 	if err != nil {
 		return nil, fmt.Errorf("read the columns of table %s: %w", target.display(), err)
 	}
-	if len(names) == 0 {
+	if len(facts) == 0 {
 		return nil, fault.NewOperator(fmt.Errorf("table %s does not exist", target.display()), "check --table and --database-url")
 	}
-	has := make(map[string]bool, len(names))
-	for _, name := range names {
-		has[name] = true
-	}
-	return has, nil
+	return facts, nil
 }
 
 // scanSQL refuses a table that lacks a column that must be there or is asked to be

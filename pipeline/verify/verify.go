@@ -200,7 +200,11 @@ func (r *run) readTables(ctx context.Context) error {
 	}
 	r.report.Snapshot = r.snapshot.String()
 	for table := range r.config.Wal.Tables {
-		err := r.tables.Scan(ctx, table, r.bounds(), func(columns [][]byte) error { return r.addRow(table, columns) })
+		shape, err := r.tables.Shape(ctx, table)
+		if err != nil {
+			return err
+		}
+		err = r.tables.Scan(ctx, table, r.bounds(), func(columns [][]byte) error { return r.addRow(table, shape, columns) })
 		if err != nil {
 			return err
 		}
@@ -223,7 +227,7 @@ func (r *run) bounds() []wal.Bound {
 	return []wal.Bound{seq, created}
 }
 
-func (r *run) addRow(table int, columns [][]byte) error {
+func (r *run) addRow(table int, shape *wal.Shape, columns [][]byte) error {
 	r.report.Rows++
 	if r.report.Rows%progressEvery == 0 {
 		r.config.Progress(Progress{Rows: r.report.Rows})
@@ -238,7 +242,7 @@ func (r *run) addRow(table int, columns [][]byte) error {
 		}
 	}
 	var err error
-	r.messages, err = r.mapper.Map([]wal.Row{{Table: table, Columns: columns}}, r.messages[:0])
+	r.messages, err = r.mapper.Map([]wal.Row{{Table: table, Shape: shape, Columns: columns}}, r.messages[:0])
 	switch {
 	case fault.Classify(err) == fault.Data || columns[at.id] == nil:
 		r.report.Unmappable++

@@ -44,7 +44,7 @@ func (r *run) insert(tb testing.TB, seq int, f fact) {
 		[]byte(f.id), []byte("order"), []byte(f.key), []byte("placed"), []byte(f.payload), nil,
 		fmt.Append(nil, seq), []byte("2026-01-02 03:04:05.678901+00"),
 	}
-	if err := r.addRow(0, columns); err != nil {
+	if err := r.addRow(0, nil, columns); err != nil {
 		tb.Fatal(err)
 	}
 }

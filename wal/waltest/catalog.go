@@ -136,7 +136,7 @@ func (s *Server) holderFacts() []any {
 func (s *Server) tableFacts() []any {
 	columns := make([]object, len(s.Table.Columns))
 	for i, name := range s.Table.Columns {
-		columns[i] = object{"name": name, "type": "text", "generated": ""}
+		columns[i] = object{"name": name, "type": "text", "base": "text", "generated": ""}
 	}
 	row := object{
 		"oid": s.Table.OID, "kind": "r", "persistence": "p", "identity": true, "columns": columns, "published": s.published,
