@@ -34,8 +34,8 @@ SEEDS ?= 10000
 sim: ## SEEDS simulated worlds (10000) from seed FIRST (1): nothing lost, nothing reordered
 	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v -run TestSimulated ./test/sim -seeds $(SEEDS) -first $(or $(FIRST),1)
 
-mutants: ## plant one bug after the other: each must be caught
-	$(GO) run ./test/mutants
+mutants: ## plant one bug after the other, two at a time: each must be caught (RUN=name, SHARD=1/2)
+	$(GO) run ./test/mutants $(if $(RUN),-run "$(RUN)") $(if $(SHARD),-shard $(SHARD))
 
 nemesis: ## break things for DURATION=10m and prove that nothing is lost; SEED repeats a run
 	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v ./test/nemesis \

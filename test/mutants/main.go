@@ -5,8 +5,10 @@
 // The file itself is never touched: the compiler reads the changed text through
 // an overlay.
 //
-//	go run ./test/mutants            all of them
-//	go run ./test/mutants -run ack   those whose name matches
+//	go run ./test/mutants              all of them, two at a time
+//	go run ./test/mutants -run ack     those whose name matches
+//	go run ./test/mutants -p 1         one after the other
+//	go run ./test/mutants -shard 2/3   the second third of them
 package main
 
 import (
@@ -20,8 +22,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // mutant is a planted bug.
@@ -38,8 +44,17 @@ const killTimeout = "120s" // a mutant may hang; that is caught too
 
 func main() {
 	pattern := flag.String("run", "", "only mutants whose name matches")
+	shard := flag.String("shard", "1/1", "which part of how many")
+	atOnce := flag.Int("p", 2, "how many at a time")
 	flag.Parse()
-	survivors, err := run(context.Background(), *pattern)
+	chosen, err := choose(*pattern, *shard)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(2)
+	}
+	began := time.Now()
+	survivors, err := run(context.Background(), chosen, *atOnce)
+	fmt.Printf("%d mutants, %d survived, in %v\n", len(chosen), survivors, time.Since(began).Round(time.Second))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(2)
@@ -49,44 +64,72 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, pattern string) (survivors int, err error) {
+// choose gives the mutants of a part whose names match.
+func choose(pattern, shard string) ([]mutant, error) {
 	wanted, err := regexp.Compile(pattern)
 	if err != nil {
-		return 0, fmt.Errorf("read -run: %w", err)
+		return nil, fmt.Errorf("read -run: %w", err)
 	}
+	var part, parts int
+	if n, _ := fmt.Sscanf(shard, "%d/%d", &part, &parts); n != 2 || part < 1 || part > parts {
+		return nil, fmt.Errorf("read -shard: %q is not a part such as 1/2", shard)
+	}
+	var chosen []mutant
+	for i, m := range all() {
+		if wanted.MatchString(m.name) && i%parts == part-1 {
+			chosen = append(chosen, m)
+		}
+	}
+	return chosen, nil
+}
+
+// run tries mutants, so many at a time, and counts those that nothing kills. One that
+// cannot be tried is an error, and does not keep the others from being tried.
+func run(ctx context.Context, chosen []mutant, atOnce int) (survivors int, err error) {
 	dir, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return 0, err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
-	tried := 0
-	for _, m := range all() {
-		if !wanted.MatchString(m.name) {
-			continue
-		}
-		began := time.Now()
-		killed, err := m.try(ctx, dir)
-		if err != nil {
-			return survivors, fmt.Errorf("%s: %w", m.name, err)
-		}
-		tried++
-		verdict := "killed  "
-		if !killed {
-			verdict = "SURVIVED"
-			survivors++
-		}
-		fmt.Printf("%s %5.1fs  %s (%s)\n", verdict, time.Since(began).Seconds(), m.name, m.test)
+	var (
+		mu   sync.Mutex
+		errs []error
+		work errgroup.Group
+	)
+	work.SetLimit(atOnce)
+	for i, m := range chosen {
+		work.Go(func() error {
+			began := time.Now()
+			killed, err := m.try(ctx, filepath.Join(dir, strconv.Itoa(i)))
+			mu.Lock()
+			defer mu.Unlock()
+			verdict := "killed  "
+			switch {
+			case err != nil:
+				verdict = "BROKEN  "
+				errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+			case !killed:
+				verdict = "SURVIVED"
+				survivors++
+			}
+			fmt.Printf("%s %5.1fs  %s (%s)\n", verdict, time.Since(began).Seconds(), m.name, m.test)
+			return nil
+		})
 	}
-	fmt.Printf("%d mutants, %d killed, %d survived\n", tried, tried-survivors, survivors)
-	return survivors, nil
+	work.Wait() //nolint:errcheck // they are in errs
+	return survivors, errors.Join(errs...)
 }
 
 func all() []mutant {
 	return slices.Concat(chainMutants, adminMutants, storeMutants, simMutants, sinkMutants, commandMutants)
 }
 
-// try builds the test with the bug in it and runs it.
+// try builds the test with the bug in it, in dir, and runs it.
 func (m mutant) try(ctx context.Context, dir string) (killed bool, err error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // in a temporary folder
 	overlay, err := m.overlay(dir)
 	if err != nil {
 		return false, err
