@@ -12,7 +12,7 @@ BUILD_ENV := CGO_ENABLED=0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-unit test-e2e lint mutants nemesis sim docker clean FORCE
+.PHONY: help build demo test test-unit test-e2e test-page lint mutants nemesis sim docker clean FORCE
 .NOTPARALLEL: # the tests take all cores, one kind after the other
 
 help: ## show this
@@ -28,6 +28,9 @@ test-unit: ## unit and bubble tests with the race detector
 
 test-e2e: ## end to end on real servers, fetched once when the machine has none
 	$(GO) test -tags $(TAGS) -count 1 -timeout 30m ./test/...
+
+test-page: ## the status page in a real Chromium; SCREENS=dir keeps what it looks like
+	$(GO) test -tags $(TAGS),chromium -count 1 -run ThePage ./cmd/outboxcdc $(if $(SCREENS),-screens $(abspath $(SCREENS)))
 
 SEEDS ?= 10000
 

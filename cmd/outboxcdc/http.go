@@ -21,16 +21,18 @@ import (
 //   - /readyz with 200 while events flow or another instance holds the slot, else
 //     with 503; the body says the state, and why.
 //   - /metrics for Prometheus.
-func newHandler(slot string, stats func() pipeline.Stats) http.Handler {
+//   - / with the status page for people, and /status with the same for programs.
+func newHandler(s *sampler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, "alive")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		status, text := readiness(stats())
+		status, text := readiness(s.stats())
 		answer(w, status, text)
 	})
-	mux.Handle("GET /metrics", newMetrics(slot, stats))
+	mux.Handle("GET /metrics", newMetrics(s.slot, s.stats))
+	servePage(mux, s)
 	return mux
 }
 
@@ -58,6 +60,27 @@ func answer(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	io.WriteString(w, text+"\n") //nolint:errcheck // the client has gone
+}
+
+// serve answers on address about the stream, and samples it, until the function that it
+// gives is called.
+func serve(ctx context.Context, address string, s *sampler, logger *slog.Logger) (hangUp func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	hangUpListener, err := listen(ctx, address, newHandler(s), logger)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	sampled := make(chan struct{})
+	go func() {
+		defer close(sampled)
+		s.run(ctx)
+	}()
+	return func() {
+		hangUpListener()
+		cancel()
+		<-sampled
+	}, nil
 }
 
 // listen serves handler on address until the function that it gives is called. The

@@ -21,7 +21,7 @@ import (
 // ask gives what the handler answers for these stats.
 func ask(tb testing.TB, s pipeline.Stats, method, path string) (status int, body string) {
 	tb.Helper()
-	handler := newHandler("orders", func() pipeline.Stats { return s })
+	handler := newHandler(newSampler("orders", func() pipeline.Stats { return s }))
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, httptest.NewRequest(method, path, http.NoBody))
 	return w.Code, w.Body.String()
@@ -54,7 +54,7 @@ func TestAliveMeansTheProcessOnly(t *testing.T) {
 }
 
 func TestNothingButGetIsAnswered(t *testing.T) {
-	for _, path := range []string{"/livez", "/readyz", "/metrics"} {
+	for _, path := range []string{"/livez", "/readyz", "/metrics", "/", "/status", "/page.js"} {
 		if got, _ := ask(t, pipeline.Stats{}, http.MethodGet, path); got == http.StatusNotFound {
 			t.Errorf("GET %s: %d", path, got)
 		}
@@ -64,7 +64,7 @@ func TestNothingButGetIsAnswered(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/", "/debug/pprof/", "/metrics/x"} {
+	for _, path := range []string{"/debug/pprof/", "/metrics/x", "/index.htm", "/page"} {
 		if got, _ := ask(t, pipeline.Stats{}, http.MethodGet, path); got != http.StatusNotFound {
 			t.Errorf("GET %s: %d, want 404", path, got)
 		}
@@ -131,7 +131,7 @@ func TestATakenPortIsNamedWithTheFlag(t *testing.T) {
 }
 
 func TestTheListenerAnswersUntilItIsHungUp(t *testing.T) {
-	handler := newHandler("orders", func() pipeline.Stats { return pipeline.Stats{State: pipeline.Streaming} })
+	handler := newHandler(newSampler("orders", func() pipeline.Stats { return pipeline.Stats{State: pipeline.Streaming} }))
 	var address string
 	logger := slog.New(slog.NewTextHandler(writer(func(line string) {
 		_, address, _ = strings.Cut(strings.TrimSpace(line), "http=")

@@ -94,7 +94,7 @@ func (p *program) app() *cli.App {
 // commands are what there is to do, in the order in which help shows it.
 func (p *program) commands() []*cli.Command {
 	return p.addConfig([]*cli.Command{
-		p.initCommand(), p.checkCommand(), p.streamCommand(), p.verifyCommand(), p.configCommand(),
+		p.initCommand(), p.checkCommand(), p.streamCommand(), p.verifyCommand(), p.topCommand(), p.configCommand(),
 		p.completionCommand(), p.manCommand(), p.versionCommand(),
 	})
 }

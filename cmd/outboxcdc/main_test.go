@@ -52,7 +52,7 @@ func clearEnv(tb testing.TB) {
 }
 
 func TestHelpSaysWhatThereIs(t *testing.T) {
-	for _, command := range []string{"", "init", "check", "stream", "verify", "config", "config lint", "config print", "config schema", "completion", "man", "version"} {
+	for _, command := range []string{"", "init", "check", "stream", "verify", "config", "config lint", "config print", "config schema", "completion", "man", "top", "version"} {
 		args := append(strings.Fields(command), "--help")
 		got := outboxcdc(t, nil, args...)
 		if got.exit != 0 || got.err != "" {

@@ -46,7 +46,7 @@ func (p *program) stream(c *cli.Context) error {
 		return err
 	}
 	if address != "" {
-		hangUp, err := listen(c.Context, address, newHandler(config.Wal.Slot, runner.Stats), logger)
+		hangUp, err := serve(c.Context, address, newSampler(config.Wal.Slot, runner.Stats), logger)
 		if err != nil {
 			return err
 		}
