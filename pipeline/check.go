@@ -45,7 +45,10 @@ func checkPosition(ctx context.Context, config Config, conn *wal.Conn) (f fault.
 	r := &Runner{config: config, logger: config.Logger, store: store}
 	e, err := r.gather(ctx, conn)
 	if err == nil {
-		_, err = judge(e)
+		var v Verdict
+		if v, err = judge(e); err == nil {
+			err = v.err()
+		}
 	}
 	switch {
 	case err != nil:

@@ -41,6 +41,10 @@ type Config struct {
 	Outbox      outbox.Config // how rows become messages
 	Checkpoint  string        // URL of the checkpoint store
 
+	// AcceptGap is the saved position at which a stream was refused and is to go on
+	// all the same; 0 accepts nothing.
+	AcceptGap wal.LSN
+
 	DrainTimeout  time.Duration // for acks after a stop
 	SaveInterval  time.Duration // between two saves; bounds what a crash repeats
 	WatchInterval time.Duration // between two looks at slot and publication

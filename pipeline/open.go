@@ -110,14 +110,26 @@ func (r *Runner) prepare(ctx context.Context, conn *wal.Conn) (checkpoint.Positi
 	if err != nil {
 		return none, err
 	}
-	if verdict.warning != "" {
-		r.logger.Warn("the stream goes on after a failover", slog.String("window", verdict.warning))
+	accepted := r.accepts(e, verdict)
+	if err := verdict.err(); err != nil && !accepted {
+		return none, err
 	}
-	if err := r.preflight(ctx, conn, verdict.first); err != nil {
+	if accepted {
+		if err := r.makeRoom(ctx, conn, e); err != nil {
+			return none, err
+		}
+	}
+	if verdict.Kind == Redelivery {
+		r.logger.Warn("the stream goes on after a failover", slog.String("window", verdict.Sentence))
+	}
+	if err := r.preflight(ctx, conn, verdict.Kind == FirstStart || accepted); err != nil {
 		return none, err
 	}
 	if e.slot, err = r.free(ctx, conn); err != nil {
 		return none, err
+	}
+	if accepted {
+		return r.accept(ctx, conn, e, verdict)
 	}
 	return r.anchor(ctx, e, verdict)
 }
@@ -281,17 +293,14 @@ func (r *Runner) warn(findings []fault.Finding) {
 
 // anchor saves where the session starts when that is news: at the first start, so
 // that a slot that goes missing from now on is noticed, and on a new timeline.
-func (r *Runner) anchor(ctx context.Context, e evidence, verdict start) (checkpoint.Position, error) {
-	if !verdict.first && e.saved.Timeline == e.identity.Timeline {
+func (r *Runner) anchor(ctx context.Context, e evidence, verdict Verdict) (checkpoint.Position, error) {
+	if verdict.Kind != FirstStart && e.saved.Timeline == e.identity.Timeline {
 		return *e.saved, nil
 	}
-	position := checkpoint.Position{
-		Slot:     r.config.Wal.Slot,
-		System:   e.identity.System,
-		Timeline: e.identity.Timeline,
-		Database: e.identity.Database,
-		LSN:      max(verdict.from, e.slot.Confirmed),
-		Time:     time.Now().UTC(),
+	position := r.positionAt(e, max(verdict.start, e.slot.Confirmed))
+	var err error
+	if position.Delivered, err = r.carry(ctx, e, position.LSN); err != nil {
+		return position, err
 	}
 	if err := r.store.Save(ctx, position); err != nil {
 		return position, fmt.Errorf("save the start of slot %s: %w", position.Slot, err)
@@ -334,7 +343,7 @@ func (r *Runner) watch(ctx context.Context, stream *wal.Stream, keeper *saver) e
 			notice(fault.NewOperator(
 				fmt.Errorf("slot %s was moved to %v by someone else while only what is before %v is confirmed",
 					seen.Slot.Name, seen.Slot.Confirmed, confirmed),
-				"find who advanced it; events in between may be missing and must be sent again from the table"))
+				"find who advanced it; outboxcdc recover --slot "+seen.Slot.Name+" sends from the table what may be missing in between"))
 		}
 	})
 	if cause := context.Cause(watching); fault.Classify(cause) == fault.Operator {

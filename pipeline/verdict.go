@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
@@ -8,11 +9,45 @@ import (
 	"github.com/outboxcdc/outboxcdc/wal"
 )
 
-// start is where and how a session may begin.
-type start struct {
-	from    wal.LSN // the saved position; 0 where the slot's own is the right one
-	first   bool    // nothing is saved yet
-	warning string  // for the operator; empty when all is well
+// Kind is what a Verdict comes to. The words are stable: scripts may go by them.
+type Kind string
+
+// The kinds. A stream begins in the first three and refuses to in the others.
+const (
+	FirstStart   Kind = "first start"      // nothing is saved yet
+	Resumable    Kind = "resumable"        // goes on where it was
+	Redelivery   Kind = "redelivery"       // some events are sent again; what the server lost is told
+	GapFound     Kind = "gap"              // events were committed that will not come from the slot
+	OtherLog     Kind = "another log"      // another cluster, database or past
+	SlotAhead    Kind = "slot ahead"       // the slot confirmed what was never written
+	RestoredBack Kind = "restored earlier" // the server's log ends before what was sent
+)
+
+// Verdict says whether a stream may begin, and what it would miss.
+type Verdict struct {
+	Kind Kind
+
+	// From and To bound what is missing, or what the server lost: events committed
+	// between them. To is 0 where the gap ends with the making of a slot that is not
+	// there yet.
+	From, To wal.LSN
+
+	Sentence string // what is so
+	Advice   string // the command that resolves it; empty when the stream begins
+
+	start wal.LSN // where a stream begins; 0 for the slot's own position
+}
+
+// Begins says whether a stream may begin.
+func (v Verdict) Begins() bool {
+	return v.Kind == FirstStart || v.Kind == Resumable || v.Kind == Redelivery
+}
+
+func (v Verdict) err() error {
+	if v.Begins() {
+		return nil
+	}
+	return fault.NewOperator(errors.New(v.Sentence), v.Advice)
 }
 
 // evidence is what is known before a session: what we saved, and what the server
@@ -28,109 +63,146 @@ type evidence struct {
 
 // judge decides whether a stream may go on without a gap. The server would not
 // stop us in any of the cases that it refuses: it starts at whatever the slot says
-// and skips in silence.
-func judge(e evidence) (start, error) {
+// and skips in silence. An error means that it could not be found out.
+func judge(e evidence) (Verdict, error) {
 	if e.saved == nil {
-		return start{first: true}, corrupt(e)
+		if v, ahead := slotAhead(e); ahead {
+			return v, nil
+		}
+		return Verdict{Kind: FirstStart, Sentence: "no position is saved yet, as before a first start"}, nil
 	}
-	for _, refuse := range []func(evidence) error{otherLog, slotGone, corrupt, moved} {
-		if err := refuse(e); err != nil {
-			return start{}, err
+	if v, other := otherLog(e); other {
+		return v, nil
+	}
+	common, descends, err := common(e)
+	switch {
+	case err != nil:
+		return Verdict{}, err
+	case !descends:
+		return e.refuse(Verdict{
+			Kind: OtherLog, From: e.saved.LSN,
+			Sentence: fmt.Sprintf("the server's timeline %d does not descend from timeline %d of the saved position", e.identity.Timeline, e.saved.Timeline),
+			Advice:   "this server has another past: check --database-url",
+		}), nil
+	case common > e.identity.Flush:
+		return e.refuse(Verdict{
+			Kind: RestoredBack, From: e.identity.Flush, To: e.saved.LSN,
+			Sentence: fmt.Sprintf("the saved position %v lies beyond the end of the server's log at %v: it was restored to an earlier state, "+
+				"and events were sent that it no longer has", e.saved.LSN, e.identity.Flush),
+			Advice: "check that this is the server that you mean",
+		}), nil
+	}
+	return judgeSlot(e, common), nil
+}
+
+// judgeSlot compares with the slot what was sent of the log that the server has, up to
+// common.
+func judgeSlot(e evidence, common wal.LSN) Verdict {
+	name := e.saved.Slot
+	mend := fmt.Sprintf("run outboxcdc recover --slot %s, which sends from the table what is missing and makes the slot anew", name)
+	if e.slot == nil {
+		return e.refuse(Verdict{
+			Kind: GapFound, From: common, Advice: mend,
+			Sentence: fmt.Sprintf("slot %s does not exist, but everything up to %v was sent from it: "+
+				"events committed between %[2]v and the making of a new slot are in no stream", name, common),
+		})
+	}
+	if e.slot.Lost() {
+		return e.refuse(Verdict{
+			Kind: GapFound, From: common,
+			Sentence: fmt.Sprintf("slot %s was invalidated (%s): events committed after %v cannot be read from the log any more", name, e.slot.LostReason(), common),
+			Advice:   mend + "; see that it does not happen again (max_slot_wal_keep_size, idle_replication_slot_timeout)",
+		})
+	}
+	if v, ahead := slotAhead(e); ahead {
+		return v
+	}
+	if e.slot.Confirmed > common {
+		return e.refuse(Verdict{
+			Kind: GapFound, From: common, To: e.slot.Confirmed, Advice: mend,
+			Sentence: fmt.Sprintf("slot %s was moved or made anew by someone else: it stands at %v, but only what is before %v was sent: "+
+				"events committed between %[3]v and %[2]v will never come from this slot", name, e.slot.Confirmed, common),
+		})
+	}
+	if common < e.saved.LSN {
+		return Verdict{
+			Kind: Redelivery, From: common, To: e.saved.LSN,
+			Sentence: fmt.Sprintf("the server changed to timeline %d at %v; events sent from between there and %v were lost by the database, "+
+				"and the stream goes on from the slot's own position %v", e.identity.Timeline, common, e.saved.LSN, e.slot.Confirmed),
 		}
 	}
-	if e.identity.Timeline != e.saved.Timeline {
-		return judgeTimeline(e)
-	}
-	if e.saved.LSN > e.identity.Flush {
-		return start{}, fault.NewOperator(
-			fmt.Errorf("the saved position %v lies beyond the end of the server's log at %v", e.saved.LSN, e.identity.Flush),
-			"the server was restored to an earlier state: events up to the saved position were sent that it no longer has; "+forget(e.saved.Slot))
-	}
-	return start{from: e.saved.LSN}, nil
+	return Verdict{Kind: Resumable, Sentence: fmt.Sprintf("the stream goes on from %v", common), start: common}
 }
 
-// forget is the way on for an operator who accepts what the refusal says.
-func forget(slot string) string {
-	return fmt.Sprintf("to go on all the same, delete the saved position (DELETE FROM outboxcdc.checkpoint WHERE slot = '%s', "+
-		"or the file of --checkpoint) and start again; outboxcdc verify then lists the events that are missing, to be sent again from the table by inserting their rows anew", slot)
+// refuse adds to the advice the way on for an operator who accepts what is so. It
+// names the position, so that a flag which is left in place accepts no later gap.
+func (e evidence) refuse(v Verdict) Verdict {
+	v.Advice += fmt.Sprintf("; to go on without, accept it: outboxcdc stream --slot %s … --accept-gap %v", e.saved.Slot, e.saved.LSN)
+	return v
 }
 
-// otherLog refuses a log that is not the continuation of the saved one.
-func otherLog(e evidence) error {
+// otherLog finds a log that is not the continuation of the saved one.
+func otherLog(e evidence) (Verdict, bool) {
 	id, saved := e.identity, e.saved
 	switch {
 	case id.System != saved.System:
-		return fault.NewOperator(
-			fmt.Errorf("the position of slot %s was saved in cluster %s, this is cluster %s", saved.Slot, saved.System, id.System),
-			"check --database-url; a position means nothing in another cluster")
+		return e.refuse(Verdict{
+			Kind: OtherLog, From: saved.LSN,
+			Sentence: fmt.Sprintf("the position of slot %s was saved in cluster %s, this is cluster %s", saved.Slot, saved.System, id.System),
+			Advice:   "check --database-url: a position means nothing in another cluster; if the database has moved there for good",
+		}), true
 	case id.Database != saved.Database:
-		return fault.NewOperator(
-			fmt.Errorf("the position of slot %s was saved in database %q, this is database %q", saved.Slot, saved.Database, id.Database),
-			"check --database-url and --slot; slot names are unique in a cluster, so each database needs its own")
+		return Verdict{
+			Kind:     OtherLog,
+			Sentence: fmt.Sprintf("the position of slot %s was saved in database %q, this is database %q", saved.Slot, saved.Database, id.Database),
+			Advice:   "check --database-url and --slot; slot names are unique in a cluster, so each database needs its own",
+		}, true
 	case id.Timeline < saved.Timeline:
-		return fault.NewOperator(
-			fmt.Errorf("the server is on timeline %d, the saved position is on timeline %d", id.Timeline, saved.Timeline),
-			"this is a former primary that another server has replaced; connect to the new one")
+		return Verdict{
+			Kind:     OtherLog,
+			Sentence: fmt.Sprintf("the server is on timeline %d, the saved position is on timeline %d", id.Timeline, saved.Timeline),
+			Advice:   "this is a former primary that another server has replaced; connect to the new one",
+		}, true
 	default:
-		return nil
+		return Verdict{}, false
 	}
 }
 
-func slotGone(e evidence) error {
-	if e.slot != nil {
-		return nil
+// common is the end of what was sent of the log that the server has: the saved
+// position, or where the server left its timeline when that is before. descends is
+// false when it never was on it.
+func common(e evidence) (at wal.LSN, descends bool, err error) {
+	if e.identity.Timeline == e.saved.Timeline {
+		return e.saved.LSN, true, nil
 	}
-	return fault.NewOperator(
-		fmt.Errorf("slot %s does not exist, but everything up to %v was sent from it", e.saved.Slot, e.saved.LSN),
-		fmt.Sprintf("events committed between %v and the creation of a new slot are in no stream; "+
-			"%s, a new slot is made then", e.saved.LSN, forget(e.saved.Slot)))
-}
-
-// moved refuses a slot that is ahead of what we saved. We save before we confirm,
-// so only someone else can have moved it, or dropped it and made it anew.
-func moved(e evidence) error {
-	if e.slot.Confirmed <= e.saved.LSN {
-		return nil
-	}
-	return fault.NewOperator(
-		fmt.Errorf("slot %s was moved or made anew by someone else: it stands at %v, but only what is before %v was sent",
-			e.slot.Name, e.slot.Confirmed, e.saved.LSN),
-		fmt.Sprintf("events committed between %v and %v will never come from this slot; %s",
-			e.saved.LSN, e.slot.Confirmed, forget(e.slot.Name)))
-}
-
-// corrupt refuses a slot that someone confirmed beyond the end of the log. The
-// server believes such a position and skips every transaction up to it.
-func corrupt(e evidence) error {
-	if e.slot == nil || e.slot.Confirmed <= e.identity.Flush {
-		return nil
-	}
-	return fault.NewOperator(
-		fmt.Errorf("slot %s is confirmed up to %v, beyond the end of the log at %v", e.slot.Name, e.slot.Confirmed, e.identity.Flush),
-		"another client confirmed a wrong position; drop the slot and make it anew, and send again from the table what was committed meanwhile")
-}
-
-// judgeTimeline handles a promoted standby. What was saved before the switch is a
-// position on both timelines. What was saved after it is not: the new timeline
-// has other transactions below that number, so the slot itself says where to
-// start, and what we sent from the lost end of the old timeline remains sent.
-func judgeTimeline(e evidence) (start, error) {
 	switches, err := e.history()
 	if err != nil {
-		return start{}, fmt.Errorf("read the history of timeline %d: %w", e.identity.Timeline, err)
+		return 0, false, fmt.Errorf("read the history of timeline %d: %w", e.identity.Timeline, err)
 	}
 	for _, s := range switches {
-		if s.Timeline != e.saved.Timeline {
-			continue
+		if s.Timeline == e.saved.Timeline {
+			return min(e.saved.LSN, s.At), true, nil
 		}
-		if e.saved.LSN <= s.At {
-			return start{from: e.saved.LSN}, nil
-		}
-		return start{warning: fmt.Sprintf(
-			"the server changed to timeline %d at %v; events sent from between there and %v were lost by the database",
-			e.identity.Timeline, s.At, e.saved.LSN)}, nil
 	}
-	return start{}, fault.NewOperator(
-		fmt.Errorf("the server's timeline %d does not descend from timeline %d of the saved position", e.identity.Timeline, e.saved.Timeline),
-		"this server has another past; "+forget(e.saved.Slot))
+	return 0, false, nil
+}
+
+// slotAhead finds a slot that someone confirmed beyond the end of the log. The server
+// believes such a position and skips every transaction up to it.
+func slotAhead(e evidence) (Verdict, bool) {
+	if e.slot == nil || e.slot.Confirmed <= e.identity.Flush {
+		return Verdict{}, false
+	}
+	sentence := fmt.Sprintf("slot %s is confirmed up to %v, beyond the end of the log at %v: another client confirmed a wrong position, "+
+		"and what is committed up to there would be skipped", e.slot.Name, e.slot.Confirmed, e.identity.Flush)
+	if e.saved == nil {
+		return Verdict{
+			Kind: SlotAhead, From: e.identity.Flush, To: e.slot.Confirmed, Sentence: sentence,
+			Advice: fmt.Sprintf("run outboxcdc drop --slot %s, then outboxcdc init", e.slot.Name),
+		}, true
+	}
+	return e.refuse(Verdict{
+		Kind: SlotAhead, From: min(e.saved.LSN, e.identity.Flush), To: e.slot.Confirmed, Sentence: sentence,
+		Advice: fmt.Sprintf("run outboxcdc recover --slot %s, which makes it anew and sends from the table what is missing", e.slot.Name),
+	}), true
 }

@@ -193,7 +193,7 @@ func TestANewPrimaryWithoutTheSlotIsRefused(t *testing.T) {
 	primary.Kill9(t)
 	standby.Promote(t)
 	a.switchTo(t, standby)
-	s.wantEnd(t, a.slot, "does not exist", "sent again from the table")
+	s.wantEnd(t, a.slot, "does not exist", "outboxcdc recover --slot")
 	var slots int
 	if err := a.sql.QueryRow(walContext(t), "select count(*) from pg_replication_slots where slot_name = $1", a.slot).Scan(&slots); err != nil {
 		t.Fatal(err)

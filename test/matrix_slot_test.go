@@ -2,7 +2,9 @@ package test
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -37,21 +39,44 @@ func settledAndStopped(tb testing.TB, db *servers.Database) *line {
 
 func TestASlotThatSomebodyAdvancedIsRefusedWithItsGap(t *testing.T) {
 	l := settledAndStopped(t, servers.SharedPostgres(t))
-	var saved string
-	l.ask(t, "select lsn::text from outboxcdc.checkpoint where slot = $1", &saved, l.slot)
+	saved := l.saved(t)
 	l.insert(t, "a", "2")
 	l.exec(t, "select pg_replication_slot_advance($1, pg_current_wal_insert_lsn())", l.slot)
 	advanced := l.slotText(t, "confirmed_flush_lsn")
-	wantClass(t, l.begin(t).end(t), fault.Operator, "moved or made anew", "between "+saved+" and "+advanced, "from the table")
+	wantClass(t, l.begin(t).end(t), fault.Operator, "moved or made anew", "between "+saved+" and "+advanced, "outboxcdc recover --slot "+l.slot, "--accept-gap "+saved)
 	if diff := cmp.Diff(map[string][]string{"a": {"1"}}, l.values(t)); diff != "" {
 		t.Errorf("the topic holds otherwise (-want +got):\n%s", diff)
 	}
 	// The way on that the error names, for who accepts the gap.
-	l.exec(t, "delete from outboxcdc.checkpoint where slot = $1", l.slot)
-	r := l.run(t)
+	r := l.run(t, accepting(t, saved))
 	l.insert(t, "a", "3")
 	l.awaitValues(t, "a", "3")
 	r.drain(t)
+	l.acceptedGap(t, r, saved, advanced)
+}
+
+// accepting is --accept-gap.
+func accepting(tb testing.TB, position string) func(*pipeline.Config) {
+	tb.Helper()
+	lsn, err := wal.ParseLSN(position)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return func(c *pipeline.Config) { c.AcceptGap = lsn }
+}
+
+// acceptedGap wants the gap in the log and in the history, once. An empty end is one
+// that only the history tells.
+func (l *line) acceptedGap(tb testing.TB, r *running, from, to string) {
+	tb.Helper()
+	if log := r.log.String(); strings.Count(log, "a gap was accepted") != 1 || !strings.Contains(log, "from="+from) || !strings.Contains(log, " to="+to) {
+		tb.Errorf("the log does not tell of the gap from %s to %s:\n%s", from, to, log)
+	}
+	got := firstColumn(tb, l.sql, `select concat_ws(' ', gap->>'from', nullif(gap->>'to', case when $2 = '' then gap->>'to' end), age(now(), saved_at) < interval '5 minutes', gap->'after'->>'snapshot' > '')
+		from outboxcdc.history where slot = $1 and gap is not null`, l.slot, to)
+	if want := []string{strings.Join(slices.DeleteFunc([]string{from, to, "t t"}, func(s string) bool { return s == "" }), " ")}; !slices.Equal(got, want) {
+		tb.Errorf("the history holds the gaps %q, want %q", got, want)
+	}
 }
 
 func TestASlotThatConfirmedWhatWasNeverWrittenIsCalledSo(t *testing.T) {
@@ -62,7 +87,7 @@ func TestASlotThatConfirmedWhatWasNeverWrittenIsCalledSo(t *testing.T) {
 			if forget {
 				l.exec(t, "delete from outboxcdc.checkpoint where slot = $1", l.slot)
 			}
-			wantClass(t, l.begin(t).end(t), fault.Operator, l.slotText(t, "confirmed_flush_lsn"), "beyond the end of the log", "make it anew")
+			wantClass(t, l.begin(t).end(t), fault.Operator, l.slotText(t, "confirmed_flush_lsn"), "beyond the end of the log", map[bool]string{false: "outboxcdc recover --slot " + l.slot, true: "outboxcdc drop --slot " + l.slot}[forget])
 		})
 	}
 }
@@ -97,31 +122,34 @@ func (l *line) confirmTooMuch(tb testing.TB) {
 	eventually(tb, time.Minute, "the slot is free", func() bool { return l.slotText(tb, "active") == "false" })
 }
 
+// Postgres 15 says that a slot is lost and not why, and 17 and 18 say it in words of
+// their own.
 func TestASlotThatIsLostEndsTheStreamAndNamesTheGap(t *testing.T) {
-	server := servers.Postgres(t, servers.Setting("max_slot_wal_keep_size", "1MB"),
+	for _, major := range []int{15, 17, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			lostSlotStory(t, major)
+		})
+	}
+}
+
+func lostSlotStory(t *testing.T, major int) {
+	t.Helper()
+	server := servers.Postgres(t, servers.Major(major), servers.Setting("max_slot_wal_keep_size", "1MB"),
 		servers.Setting("min_wal_size", "32MB"), servers.Setting("max_wal_size", "32MB"))
 	l := newLine(t, server.Database(t), servers.SharedKafka(t))
 	l.exec(t, "create table filler (x text)")
 	s := l.stream(t)
 	l.insert(t, "a", "1")
 	l.settle(t)
-	// A transaction that stays open keeps the server reading from where it began.
-	idle := server.Conn(t, l.db.Name)
-	if _, err := idle.Exec(walContext(t), "begin; insert into filler values ('held')"); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, time.Minute, "the slot is lost", func() bool {
-		l.exec(t, "insert into filler values ('a segment has something in it, or is not switched')")
-		l.exec(t, "select pg_switch_wal()")
-		l.exec(t, "checkpoint")
-		return l.slotText(t, "wal_status") == "lost"
-	})
+	l.loseSlot(t)
 	live := s.await(t)
-	confirmed := l.slotText(t, "confirmed_flush_lsn")
+	saved := l.saved(t)
+	l.insert(t, "a", "2")
 	cold := l.stream(t)
 	for when, s := range map[string]*streamer{"live": s, "cold": cold} {
 		s.await(t)
-		for _, say := range []string{"slot " + l.slot, "invalidated", "committed after " + confirmed, "pg_drop_replication_slot"} {
+		for _, say := range []string{"slot " + l.slot, "invalidated", "after ", "outboxcdc recover --slot " + l.slot} {
 			if !strings.Contains(s.log.String(), say) {
 				t.Errorf("%s: the streamer does not say %q:\n%s", when, say, s.log)
 			}
@@ -133,6 +161,43 @@ func TestASlotThatIsLostEndsTheStreamAndNamesTheGap(t *testing.T) {
 	if n := strings.Count(s.log.String(), "another follows"); n > 2 {
 		t.Errorf("%d sessions followed the loss of the slot, want an end at once:\n%s", n, s.log)
 	}
+	if !strings.Contains(cold.log.String(), "committed after "+saved) || !strings.Contains(cold.log.String(), "--accept-gap "+saved) {
+		t.Errorf("cold, it does not name %s, up to which all was sent:\n%s", saved, cold.log)
+	}
+	r := l.run(t, accepting(t, saved))
+	l.insert(t, "a", "3")
+	l.awaitValues(t, "a", "3")
+	r.drain(t)
+	if diff := cmp.Diff([]string{"1", "3"}, l.values(t)["a"]); diff != "" {
+		t.Errorf("behind the accepted gap the topic holds (-want +got):\n%s", diff)
+	}
+	l.acceptedGap(t, r, saved, "")
+}
+
+// loseSlot lets the server remove log that the slot needs.
+func (l *line) loseSlot(tb testing.TB) {
+	tb.Helper()
+	// A transaction that stays open keeps the server reading from where it began.
+	idle := l.db.Server.Conn(tb, l.db.Name)
+	if _, err := idle.Exec(walContext(tb), "begin; insert into filler values ('held')"); err != nil {
+		tb.Fatal(err)
+	}
+	eventually(tb, time.Minute, "the slot is lost", func() bool {
+		l.exec(tb, "insert into filler values ('a segment has something in it, or is not switched')")
+		l.exec(tb, "select pg_switch_wal()")
+		l.exec(tb, "checkpoint")
+		return l.slotText(tb, "wal_status") == "lost"
+	})
+	if _, err := idle.Exec(walContext(tb), "rollback"); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// saved is the saved position.
+func (l *line) saved(tb testing.TB) (position string) {
+	tb.Helper()
+	l.ask(tb, "select lsn::text from outboxcdc.checkpoint where slot = $1", &position, l.slot)
+	return position
 }
 
 func TestASlotThatWasIdleTooLongIsWarnedOfAndRefused(t *testing.T) {
@@ -146,7 +211,7 @@ func TestASlotThatWasIdleTooLongIsWarnedOfAndRefused(t *testing.T) {
 		l.exec(t, "checkpoint")
 		return l.slotText(t, "invalidation_reason") != ""
 	})
-	wantClass(t, l.begin(t).end(t), fault.Operator, "idle_timeout", "committed after "+l.slotText(t, "confirmed_flush_lsn"))
+	wantClass(t, l.begin(t).end(t), fault.Operator, "idle_timeout", "committed after "+l.saved(t))
 }
 
 func TestAPublicationThatIsDroppedHaltsTheStreamBeforeTheNextRow(t *testing.T) {

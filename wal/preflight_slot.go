@@ -27,7 +27,7 @@ func judgeSlot(config Config, server serverFacts, slot slotFacts) []fault.Findin
 	if end := LSN(server.End); slot.Confirmed > end && !server.Standby {
 		f.failure(CodeSlotAhead, fmt.Sprintf("it has confirmed %v, but the log ends at %v: another client confirmed what was never written, "+
 			"and whatever is committed up to there is skipped", slot.Confirmed, end),
-			"make it anew and send what was committed since from the table: "+drop+" "+SlotSQL(config))
+			"run outboxcdc recover --slot "+slot.Name+", which makes it anew and sends from the table what is missing")
 	}
 	f.inUse(slot)
 	return f.orOK(CodeSlot, fmt.Sprintf("it is free and everything up to %v is confirmed", slot.Confirmed))
@@ -56,18 +56,13 @@ func (f *findings) foreign(server serverFacts, slot slotFacts) bool {
 // lost finds a slot whose log is gone. The position that it confirmed last is where
 // the gap begins.
 func (f *findings) lost(slot slotFacts) {
-	reason := slot.Reason
-	switch {
-	case reason != "":
-	case slot.WALStatus == "lost":
-		reason = "log that it needs was removed"
-	default:
+	if !slot.Lost() {
 		return
 	}
 	f.failure(CodeSlotLost, fmt.Sprintf("it was invalidated (%s): what was committed after %v cannot be read from the log any more",
-		reason, slot.Confirmed),
-		fmt.Sprintf("see that it does not happen again (max_slot_wal_keep_size, idle_replication_slot_timeout); "+
-			"run SELECT pg_drop_replication_slot(%s); and outboxcdc init; send what was committed in between from the table", quoteText(slot.Name)))
+		slot.LostReason(), slot.Confirmed),
+		fmt.Sprintf("run outboxcdc recover --slot %s, which sends from the table what is missing and makes the slot anew; "+
+			"see that it does not happen again (max_slot_wal_keep_size, idle_replication_slot_timeout)", slot.Name))
 }
 
 func (f *findings) inUse(slot slotFacts) {

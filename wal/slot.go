@@ -57,6 +57,18 @@ func (r slotRow) slot() Slot {
 	return s
 }
 
+// Lost says whether nobody can stream from the slot any more, because log or rows
+// that it needs were removed, or for another reason of the server's.
+func (s Slot) Lost() bool { return s.Reason != "" || s.WALStatus == "lost" }
+
+// LostReason says why, in the server's word where it has one (since version 16).
+func (s Slot) LostReason() string {
+	if s.Reason == "" {
+		return "log that it needs was removed"
+	}
+	return s.Reason
+}
+
 // endOfLog is SQL for the end of the log, on a standby of what it has replayed.
 const endOfLog = `CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END`
 
@@ -171,6 +183,14 @@ func (c *Conn) CreateSlot(ctx context.Context) (LSN, error) {
 		return 0, fmt.Errorf("create slot %s: %w", c.config.Slot, err)
 	}
 	return result, nil
+}
+
+// DropSlot drops the slot of the configuration. Nobody may be streaming from it.
+func (c *Conn) DropSlot(ctx context.Context) error {
+	if err := execute(ctx, c.pg, fmt.Sprintf("SELECT pg_drop_replication_slot(%s)", quoteText(c.config.Slot))); err != nil {
+		return fmt.Errorf("drop slot %s: %w", c.config.Slot, err)
+	}
+	return nil
 }
 
 type creation struct {

@@ -53,6 +53,7 @@ func streamFlags() []cli.Flag {
 			Name: "drain-timeout", EnvVars: []string{twin("drain-timeout")}, Value: pipeline.DefaultDrainTimeout,
 			Usage: "how `LONG` a stop may wait for the broker",
 		},
+		acceptFlag(),
 		text("http", defaultHTTP, "listen `ADDRESS` for /livez, /readyz and /metrics, or off"),
 	}
 }
@@ -121,14 +122,16 @@ func pipelineConfig(c *cli.Context) (pipeline.Config, error) {
 	if c.IsSet("drain-timeout") && drain == 0 {
 		drainErr = fault.NewUsage(fmt.Errorf("--drain-timeout %v leaves no time to drain", drain), "give a duration such as 30s")
 	}
+	accepted, acceptErr := acceptGap(c)
 	return pipeline.Config{
 		Wal:          source,
+		AcceptGap:    accepted,
 		Sink:         url,
 		SinkOptions:  sink.Options{CreateTopics: c.Bool("create-topics")},
 		Outbox:       mapping,
 		Checkpoint:   c.String("checkpoint"),
 		DrainTimeout: drain,
-	}, errors.Join(sourceErr, sinkErr, mappingErr, drainErr)
+	}, errors.Join(sourceErr, sinkErr, mappingErr, drainErr, acceptErr)
 }
 
 // openLog reads logFlags and makes the logger of the run.

@@ -162,7 +162,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "start: a slot that was made anew is accepted",
-		file: "pipeline/verdict.go", old: "if e.slot.Confirmed <= e.saved.LSN {", new: "if true {",
+		file: "pipeline/verdict.go", old: "if e.slot.Confirmed > common {", new: "if false {",
 		pkg: "./pipeline", test: "TestGapsAreRefusedWithTheirRange",
 	},
 	{
@@ -172,7 +172,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "start: a position is carried past a change of timeline",
-		file: "pipeline/verdict.go", old: "if e.saved.LSN <= s.At {", new: "if true {",
+		file: "pipeline/verdict.go", old: "return min(e.saved.LSN, s.At), true, nil", new: "return e.saved.LSN, true, nil",
 		pkg: "./pipeline", test: "TestAPromotedStandbyIsFollowedFromWhereBothTimelinesAgree",
 	},
 

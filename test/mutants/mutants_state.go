@@ -1,0 +1,50 @@
+package main
+
+// stateMutants are mistakes in what is known of a stream's past: whether it may go on,
+// and what was delivered.
+//
+//nolint:gochecknoglobals // a table
+var stateMutants = []mutant{
+	{
+		name: "start: a slot that was invalidated is accepted",
+		file: "pipeline/verdict.go", old: "if e.slot.Lost() {", new: "if false {",
+		pkg: "./pipeline", test: "TestGapsAreRefusedWithTheirRange",
+	},
+	{
+		name: "start: --accept-gap accepts whatever comes",
+		file: "pipeline/accept.go", old: "e.saved.LSN == r.config.AcceptGap", new: "e.saved.LSN != 0",
+		pkg: "./pipeline", test: "TestOnlyTheGapThatWasNamedIsAccepted",
+	},
+	{
+		name: "start: an accepted gap is not recorded",
+		file: "pipeline/accept.go", old: "historian.Replace(ctx, checkpoint.Entry{Position: position, Gap: gap})", new: "historian.Replace(ctx, checkpoint.Entry{Position: position})",
+		pkg: "./test", test: "TestASlotThatSomebodyAdvancedIsRefusedWithItsGap",
+	},
+	{
+		name: "start: a snapshot is carried past a change of timeline",
+		file: "pipeline/accept.go", old: "\tbound = min(bound, sent)\n", new: "",
+		pkg: "./pipeline", test: "TestASnapshotIsCarriedOnlyWhereItStillHolds",
+	},
+
+	// What is delivered, in terms of transactions.
+	{
+		name: "snapshot: it counts before the mark has passed it",
+		file: "pipeline/samples.go", old: "s.waiting[n].At <= mark", new: "s.waiting[n].At != 0",
+		pkg: "./pipeline", test: "TestASnapshotIsDeliveredOnceTheMarkHasPassedIt",
+	},
+	{
+		name: "snapshot: the position is taken before it",
+		file: "wal/sample.go", old: "\trow, _, err := fetchOne[sampleRow](ctx, pg, sampleSQL)\n", new: "\tearly, _, _ := fetchOne[sampleRow](ctx, pg, sampleSQL)\n\trow, _, err := fetchOne[sampleRow](ctx, pg, sampleSQL)\n\trow.At = early.At\n",
+		pkg: "./test", test: "TestASampleShowsNothingThatCommitsBehindItsPosition",
+	},
+	{
+		name: "snapshot: an idle stream saves every one",
+		file: "pipeline/saver.go", old: "case s.position.Delivered.At < s.rowsEnd && s.delivered(mark.LSN).At >= s.rowsEnd:", new: "case s.delivered(mark.LSN) != s.position.Delivered:",
+		pkg: "./pipeline", test: "TestAnIdleStreamSavesASnapshotOfItsRowsAndNoOther",
+	},
+	{
+		name: "snapshot: that of another server is taken",
+		file: "pipeline/samples.go", old: "sample.System != s.system || sample.Timeline != s.timeline", new: "false",
+		pkg: "./pipeline", test: "TestASnapshotOfAnotherServerIsNotTaken",
+	},
+}
