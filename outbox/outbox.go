@@ -24,6 +24,10 @@ const HeaderPrefix = "outboxcdc-"
 // delivery, and its order within a topic and key is the order of the events.
 const PositionHeader = HeaderPrefix + "position"
 
+// ReplayHeader is on events that were sent by a replay or a recovery and not by a
+// stream. Its value names the run.
+const ReplayHeader = HeaderPrefix + "replay"
+
 // Mapper maps the rows of a plan's tables. It is used by one goroutine.
 type Mapper struct {
 	plan   *Plan
@@ -87,7 +91,7 @@ func (m *Mapper) message(row *wal.Row) (sink.Message, error) {
 	if err := t.bound.encoder.Encode(d); err != nil {
 		return sink.Message{}, err
 	}
-	if m.plan.position {
+	if m.plan.position && row.Commit != 0 { // a row that was read from the table has no place in the log
 		d.addPosition(row)
 	}
 	return d.finish(), nil

@@ -40,13 +40,9 @@ END $outboxcdc$;
 // it leaves as it is: Preflight judges it. It needs the ownership of the tables and
 // CREATE on the database.
 func (c *Conn) CreatePublication(ctx context.Context) (created bool, err error) {
-	there, err := fetch[bool](ctx, c.pg, fmt.Sprintf(
-		"SELECT to_json(EXISTS (SELECT FROM pg_publication WHERE pubname = %s))::text", quoteText(c.config.Publication)))
-	if err != nil {
-		return false, fmt.Errorf("look for publication %s: %w", displayName(c.config.Publication), err)
-	}
-	if there[0] {
-		return false, nil
+	there, err := c.HasPublication(ctx)
+	if err != nil || there {
+		return false, err
 	}
 	err = execute(ctx, c.pg, fmt.Sprintf("SET LOCAL lock_timeout = '%s'; %s", lockWait, PublicationSQL(c.config)))
 	var server *pgconn.PgError

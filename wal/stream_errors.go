@@ -12,11 +12,26 @@ import (
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
+// TransactionError is about a transaction that cannot be read.
+type TransactionError struct {
+	Commit LSN
+	XID    uint32
+	Err    error
+}
+
+// Error names the transaction.
+func (e *TransactionError) Error() string {
+	return fmt.Sprintf("read a row in transaction %d, which commits at %v: %v", e.XID, e.Commit, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *TransactionError) Unwrap() error { return e.Err }
+
 // explainRead says what a failed read means.
 func (s *Stream) explainRead(err error) error {
 	if errors.Is(err, ErrFrameTooLarge) {
 		return fault.NewData(
-			fmt.Errorf("read a row in transaction %d, which commits at %v: %w", s.rows.tx.xid, s.rows.tx.commit, err),
+			&TransactionError{Commit: s.rows.tx.commit, XID: s.rows.tx.xid, Err: err},
 			"the stream stands before this transaction and nothing of it is lost")
 	}
 	if errors.Is(err, io.EOF) {

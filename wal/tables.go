@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -66,12 +65,17 @@ func (t *Tables) Thaw(ctx context.Context) error { return execute(ctx, t.pg, "CO
 // is NULL, and so is a column that the table does not have. They are valid until
 // visit returns; its error ends the scan.
 func (t *Tables) Scan(ctx context.Context, table int, bounds []Bound, visit func(columns [][]byte) error) error {
+	return t.Select(ctx, table, Selection{Bounds: bounds}, visit)
+}
+
+// Select is Scan for the rows of a selection, in its order.
+func (t *Tables) Select(ctx context.Context, table int, selection Selection, visit func(columns [][]byte) error) error {
 	target := t.config.Tables[table]
 	has, err := t.columns(ctx, target)
 	if err != nil {
 		return err
 	}
-	sql, err := scanSQL(target, has, bounds)
+	sql, err := selectSQL(target, has, selection)
 	if err != nil {
 		return err
 	}
@@ -150,39 +154,6 @@ func (t *Tables) columnFacts(ctx context.Context, target Table) ([]columnFacts, 
 		return nil, fault.NewOperator(fmt.Errorf("table %s does not exist", target.display()), "check --table and --database-url")
 	}
 	return facts, nil
-}
-
-// scanSQL refuses a table that lacks a column that must be there or is asked to be
-// in a range.
-func scanSQL(target Table, has map[string]bool, bounds []Bound) (string, error) {
-	var b strings.Builder
-	b.WriteString("SELECT ")
-	for i, column := range target.Columns {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		switch {
-		case has[column.Name]:
-			b.WriteString(quoteName(column.Name))
-		case column.Required:
-			return "", missingColumn(target, column.Name)
-		default:
-			b.WriteString("NULL")
-		}
-	}
-	b.WriteString(" FROM " + target.quoted() + " WHERE true")
-	for _, bound := range bounds {
-		for _, end := range []struct{ operator, value string }{{">=", bound.From}, {"<=", bound.To}} {
-			if end.value == "" {
-				continue
-			}
-			if !has[bound.Column] {
-				return "", missingColumn(target, bound.Column)
-			}
-			b.WriteString(" AND " + quoteName(bound.Column) + " " + end.operator + " " + quoteText(end.value))
-		}
-	}
-	return b.String(), nil
 }
 
 func missingColumn(target Table, column string) error {

@@ -79,14 +79,14 @@ func (h *hasher) of(parts ...[]byte) digest {
 }
 
 // message is the digest of all that a row decides: topic, key, value and headers
-// but for the position.
+// but for the position and the name of a replay.
 func (h *hasher) message(m *sink.Message) digest {
 	h.sum.Reset()
 	h.write([]byte(m.Topic))
 	h.write(m.Key)
 	h.write(m.Value)
 	for _, entry := range m.Headers {
-		if entry.Key != outbox.PositionHeader {
+		if entry.Key != outbox.PositionHeader && entry.Key != outbox.ReplayHeader {
 			h.write([]byte(entry.Key))
 			h.write(entry.Value)
 		}
