@@ -51,6 +51,10 @@ type Config struct {
 	BufferBytes   int           // of rows that are sent and not yet acked
 	QueueBatches  int           // between reading and sending
 
+	// ReplayWindow is how far behind the stream a slot is kept for exact replays.
+	ReplayWindow  Window
+	TrailInterval time.Duration // between two moves of that slot
+
 	// Jitter gives the random part of a pause between two sessions, from 0 to most.
 	// It is for simulation, where every choice comes from one seed; nil means
 	// rand.N.
@@ -84,6 +88,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.DrainTimeout, DefaultDrainTimeout)
 	setDefault(&c.SaveInterval, DefaultSaveInterval)
 	setDefault(&c.WatchInterval, wal.DefaultWatchInterval)
+	setDefault(&c.TrailInterval, DefaultTrailInterval)
 	setDefault(&c.BufferBytes, DefaultBufferBytes)
 	setDefault(&c.QueueBatches, DefaultQueueBatches)
 	if c.Jitter == nil {
@@ -98,6 +103,10 @@ func (c *Config) setDefaults() {
 	if c.SinkOptions.Logger == nil {
 		c.SinkOptions.Logger = c.Logger
 	}
+}
+
+func (c *Config) storeOptions() checkpoint.Options {
+	return checkpoint.Options{Slot: c.Wal.Slot, Database: c.Wal.Database, Dial: c.Wal.Dial, Logger: c.Logger}
 }
 
 func setDefault[T comparable](value *T, fallback T) {

@@ -39,12 +39,7 @@ func (r *Runner) openStore(ctx context.Context) error {
 	if r.store != nil {
 		return nil
 	}
-	store, err := checkpoint.Open(ctx, r.config.Checkpoint, checkpoint.Options{
-		Slot:     r.config.Wal.Slot,
-		Database: r.config.Wal.Database,
-		Dial:     r.config.Wal.Dial,
-		Logger:   r.logger,
-	})
+	store, err := checkpoint.Open(ctx, r.config.Checkpoint, r.config.storeOptions())
 	if err != nil {
 		return err
 	}
@@ -313,7 +308,7 @@ func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position check
 	tracker := checkpoint.NewTracker(position.LSN)
 	keeper := newSaver(r.store, position, r.config.SaveInterval)
 	keeper.tracker, keeper.confirm, keeper.seen, keeper.kept = tracker, stream.Confirm, &r.seen, &r.kept
-	return &session{
+	s := &session{
 		source:   stream,
 		mapper:   outbox.NewMapper(r.plan),
 		sink:     broker,
@@ -328,6 +323,29 @@ func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position check
 		watch:    func(ctx context.Context) error { return r.watch(ctx, stream, keeper) },
 		seen:     &r.seen,
 	}
+	if r.config.ReplayWindow != (Window{}) {
+		s.trail = r.trail
+	}
+	return s
+}
+
+// trail keeps the replay window. It reads the history from a store of its own, since
+// the session's is the saver's.
+func (r *Runner) trail(ctx context.Context) error {
+	t := &trail{config: r.config.Wal, window: r.config.ReplayWindow, logger: r.logger}
+	t.history = func(ctx context.Context) ([]checkpoint.Entry, error) {
+		store, err := checkpoint.Open(ctx, r.config.Checkpoint, r.config.storeOptions())
+		if err != nil {
+			return nil, err
+		}
+		defer store.Close() //nolint:errcheck // nothing was saved
+		historian, ok := store.(checkpoint.Historian)
+		if !ok {
+			return nil, nil
+		}
+		return historian.History(ctx)
+	}
+	return t.run(ctx, r.config.TrailInterval)
 }
 
 // watch looks at slot and publication from a connection of its own.

@@ -46,6 +46,7 @@ type session struct {
 	queue   int                             // batches between reader and publisher
 	finite  bool                            // the source ends by itself, and the session then ends as by a stop
 	watch   func(ctx context.Context) error // looks at the slot from outside; nil to not look
+	trail   func(ctx context.Context) error // keeps the replay window; nil to keep none
 	seen    *counters
 
 	read     func() wal.LSN // what the source has given
@@ -113,6 +114,9 @@ func (s *session) work(ctx context.Context, stop <-chan struct{}) error {
 	})
 	others.Go(func() error { return watchOver(func() error { return s.saver.run(working) }) })
 	others.Go(func() error { return watchOver(func() error { return s.look(working) }) })
+	if s.trail != nil {
+		others.Go(func() error { return watchOver(func() error { return s.trail(working) }) })
+	}
 
 	var exhausted <-chan struct{}
 	if s.finite {

@@ -92,7 +92,7 @@ func (r *Runner) run(ctx context.Context, stop <-chan struct{}) error {
 		if r.seen.saved.Load() != before || time.Since(began) > longestPause || errors.Is(err, wal.ErrSlotBusy) {
 			pause = firstPause // it worked, or others did: this is a new disturbance
 		}
-		if !r.wait(ctx, stop, r.retry(err, pause)) {
+		if !wait(ctx, stop, r.retry(err, pause)) {
 			return r.stopped(nil)
 		}
 		pause = min(2*pause, longestPause)
@@ -152,20 +152,6 @@ func (r *Runner) standby(err error) {
 	if r.board.setStandby(err.Error()) {
 		r.logger.Info("standby: another instance holds the slot, waiting to take over",
 			slog.String("holder", err.Error()))
-	}
-}
-
-// wait is false when the stop came first.
-func (r *Runner) wait(ctx context.Context, stop <-chan struct{}, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-stop:
-		return false
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -86,6 +86,7 @@ func (l *line) keeps(tb testing.TB, xid string) bool {
 type running struct {
 	ended chan error
 	stop  func()
+	abort func() // ends it at once, and waits for that
 	log   *syncBuffer
 }
 
@@ -127,6 +128,7 @@ func (l *line) begin(tb testing.TB, changes ...func(*pipeline.Config)) *running 
 		r.ended <- runner.Run(ctx, stop)
 	}()
 	r.stop = func() { close(stop) }
+	r.abort = func() { cancel(); <-gone }
 	tb.Cleanup(func() {
 		cancel()
 		<-gone

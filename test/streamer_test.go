@@ -90,7 +90,13 @@ func (s *syncBuffer) String() string {
 // stream starts the streamer; it is killed with the test when it still runs.
 func stream(tb testing.TB, args ...string) *streamer {
 	tb.Helper()
-	s := &streamer{cmd: exec.Command(binaryPath(tb), append([]string{"stream"}, args...)...), log: &syncBuffer{}, done: make(chan struct{})}
+	return start(tb, append([]string{"stream"}, args...)...)
+}
+
+// start starts the command as stream does.
+func start(tb testing.TB, args ...string) *streamer {
+	tb.Helper()
+	s := &streamer{cmd: exec.Command(binaryPath(tb), args...), log: &syncBuffer{}, done: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		tb.Fatalf("start outboxcdc: %v", err)

@@ -69,6 +69,9 @@ func (w *workload) write(ctx context.Context, events int64, writers int) error {
 	return group.Wait()
 }
 
+// random is the source of choices of one writer.
+func (w *workload) random(writer uint64) *rand.Rand { return rand.New(rand.NewPCG(w.seed, writer)) }
+
 var errChangedMind = errors.New("the service changed its mind")
 
 // transaction writes in one of the shapes in which services write.

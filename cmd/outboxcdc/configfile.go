@@ -288,7 +288,7 @@ func (p *program) knownFlags() map[string]cli.Flag {
 	add = func(commands []*cli.Command) {
 		for _, command := range commands {
 			for _, f := range command.Flags {
-				if name := f.Names()[0]; name != "help" {
+				if name := f.Names()[0]; name != "help" && name != "yes" { // a file confirms nothing
 					known[name] = f
 				}
 			}

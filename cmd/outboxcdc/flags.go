@@ -54,6 +54,7 @@ func streamFlags() []cli.Flag {
 			Usage: "how `LONG` a stop may wait for the broker",
 		},
 		acceptFlag(),
+		text("replay-window", "", "keep a slot so far behind the stream for exact replays: `WINDOW` is 24h, 50GB, or 24h,50GB"),
 		text("http", defaultHTTP, "listen `ADDRESS` for /livez, /readyz and /metrics, or off"),
 	}
 }
@@ -123,7 +124,9 @@ func pipelineConfig(c *cli.Context) (pipeline.Config, error) {
 		drainErr = fault.NewUsage(fmt.Errorf("--drain-timeout %v leaves no time to drain", drain), "give a duration such as 30s")
 	}
 	accepted, acceptErr := acceptGap(c)
+	window, windowErr := pipeline.ParseWindow(c.String("replay-window"))
 	return pipeline.Config{
+		ReplayWindow: window,
 		Wal:          source,
 		AcceptGap:    accepted,
 		Sink:         url,
@@ -131,7 +134,7 @@ func pipelineConfig(c *cli.Context) (pipeline.Config, error) {
 		Outbox:       mapping,
 		Checkpoint:   c.String("checkpoint"),
 		DrainTimeout: drain,
-	}, errors.Join(sourceErr, sinkErr, mappingErr, drainErr, acceptErr)
+	}, errors.Join(sourceErr, sinkErr, mappingErr, drainErr, acceptErr, windowErr)
 }
 
 // openLog reads logFlags and makes the logger of the run.

@@ -23,12 +23,13 @@ func main() {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGPIPE) // a reader of stdout:// that leaves is an error of ours to tell
-	p := &program{out: os.Stdout, err: os.Stderr, signals: signals}
+	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr, signals: signals}
 	os.Exit(p.run(context.Background(), os.Args))
 }
 
 // program is one run of the command and what it may touch.
 type program struct {
+	in      io.Reader        // answers
 	out     io.Writer        // results
 	err     io.Writer        // logs and errors
 	signals <-chan os.Signal // requests to stop
@@ -41,6 +42,7 @@ type program struct {
 
 // run gives the exit code.
 func (p *program) run(ctx context.Context, args []string) int {
+	args = nameLast(args)
 	p.args, p.sources = args, make(map[string]string)
 	err := guarded(func() error { return p.app().RunContext(ctx, args) })
 	if fault.Classify(err) == fault.Bug {
@@ -94,7 +96,8 @@ func (p *program) app() *cli.App {
 // commands are what there is to do, in the order in which help shows it.
 func (p *program) commands() []*cli.Command {
 	return p.addConfig([]*cli.Command{
-		p.initCommand(), p.checkCommand(), p.streamCommand(), p.verifyCommand(), p.topCommand(), p.configCommand(),
-		p.completionCommand(), p.manCommand(), p.versionCommand(),
+		p.initCommand(), p.checkCommand(), p.streamCommand(), p.verifyCommand(), p.topCommand(),
+		p.replayCommand(), p.bookmarkCommand(), p.peekCommand(), p.skipCommand(), p.dropCommand(),
+		p.configCommand(), p.completionCommand(), p.manCommand(), p.versionCommand(),
 	})
 }

@@ -105,7 +105,7 @@ func verifyConfig(c *cli.Context, now time.Time) (verify.Config, error) {
 	source.Publication = defaultPublication // which is not looked at
 	url, sinkErr := required(c, "sink", "stdout://")
 	mapping, mappingErr := outboxConfig(c, source.Tables)
-	since, sinceErr := parseSince(c.String("since"), now)
+	since, sinceErr := parseTime("since", c.String("since"), now)
 	var rangeErr error
 	if from, to := c.Int64("from-seq"), c.Int64("to-seq"); from < 0 || to < 0 || to != 0 && to < from {
 		rangeErr = fault.NewUsage(errors.New("--from-seq and --to-seq are no range"), "give positive numbers, the smaller one first")
@@ -120,21 +120,6 @@ func verifyConfig(c *cli.Context, now time.Time) (verify.Config, error) {
 		Wait:      c.Duration("wait"),
 		Directory: c.String("temp-dir"),
 	}, errors.Join(sourceErr, sinkErr, mappingErr, sinceErr, rangeErr)
-}
-
-// parseSince reads a time, or how long ago it was.
-func parseSince(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
-		return now.Add(-ago), nil
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return time.Time{}, fault.NewUsage(errors.New("--since is no time"), "write 2026-01-31T12:00:00Z, or 24h for as long ago")
-	}
-	return at, nil
 }
 
 // progress shows how far the comparison is, on a terminal only; wipe takes the line

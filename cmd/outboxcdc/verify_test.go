@@ -39,14 +39,14 @@ func TestSinceIsATimeOrHowLongAgo(t *testing.T) {
 		"2026-01-31T12:00:00Z":      time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC),
 		"2026-01-31T12:00:00+02:00": time.Date(2026, 1, 31, 10, 0, 0, 0, time.UTC),
 	} {
-		got, err := parseSince(text, now)
+		got, err := parseTime("since", text, now)
 		if err != nil || !got.Equal(want) {
-			t.Errorf("parseSince(%q) = %v, %v, want %v", text, got, err, want)
+			t.Errorf("parseTime(%q) = %v, %v, want %v", text, got, err, want)
 		}
 	}
 	for _, text := range []string{"yesterday", "-1h", "0s", "2026-01-31"} {
-		if _, err := parseSince(text, now); fault.Classify(err) != fault.Usage {
-			t.Errorf("parseSince(%q) gave %v, want a usage error", text, err)
+		if _, err := parseTime("since", text, now); fault.Classify(err) != fault.Usage {
+			t.Errorf("parseTime(%q) gave %v, want a usage error", text, err)
 		}
 	}
 }
