@@ -52,15 +52,26 @@ func (l *line) streamTo(tb testing.TB, point failpoint.Point, n int) *mortal {
 // streamInto starts a streamer with a trap, as failpoint names them.
 func (l *line) streamInto(tb testing.TB, trap string) *mortal {
 	tb.Helper()
+	return mortalCommand(tb, trap, append([]string{
+		"stream", "--sink", "kafka://" + strings.Join(l.kafka.Bootstrap(), ","),
+		"--topic", l.topic, "--http", "off",
+	}, l.flags...))
+}
+
+// dying starts a command that dies when it first passes the point.
+func dying(tb testing.TB, point failpoint.Point, args []string) *mortal {
+	tb.Helper()
+	return mortalCommand(tb, fmt.Sprintf("%s:1", point), args)
+}
+
+func mortalCommand(tb testing.TB, trap string, args []string) *mortal {
+	tb.Helper()
 	path, err := builtToDie()
 	if err != nil {
 		tb.Fatalf("build outboxcdc: %v", err)
 	}
 	m := &mortal{trap: trap}
-	cmd := exec.Command(path, append([]string{
-		"stream", "--sink", "kafka://" + strings.Join(l.kafka.Bootstrap(), ","),
-		"--topic", l.topic, "--http", "off",
-	}, l.flags...)...)
+	cmd := exec.Command(path, args...)
 	cmd.Env = append(os.Environ(), failpointVariable+"="+m.trap)
 	m.streamer = &streamer{cmd: cmd, log: &syncBuffer{}, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = m.log, m.log

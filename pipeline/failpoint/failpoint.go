@@ -20,4 +20,9 @@ const (
 	AfterConfirm Point = "after-confirm" // the stream was told, the server not yet
 	StopFlushed  Point = "stop-flushed"  // a stop has waited for the last acks and not saved them
 	StopSaved    Point = "stop-saved"    // a stop has saved all, and the connection has not said goodbye
+
+	RecoverSlotGone Point = "recover-slot-gone" // a recovery has dropped the old slot
+	RecoverSlotMade Point = "recover-slot-made" // it has made the new one, and sent nothing
+	RecoverSent     Point = "recover-sent"      // the broker holds what was missing, and nothing is saved
+	RecoverSaved    Point = "recover-saved"     // the new slot's position is saved
 )

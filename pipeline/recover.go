@@ -1,0 +1,267 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/outboxcdc/outboxcdc/checkpoint"
+	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/pipeline/failpoint"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/sink"
+	"github.com/outboxcdc/outboxcdc/wal"
+)
+
+// RecoverConfig says how a lost slot is replaced.
+type RecoverConfig struct {
+	Config
+
+	Anew       bool // replace a slot that is sound, too
+	Everything bool // send every row of the tables, whatever was delivered
+}
+
+// Recovery is what a recovery did.
+type Recovery struct {
+	Lost wal.LSN             // the saved position: where the old slot ended for us
+	From checkpoint.Snapshot // what was delivered for sure; zero when everything was sent
+	At   wal.LSN             // the new slot gives what commits from here on
+	Sent int64               // rows of the tables that were sent
+	Run  string              // header of those
+}
+
+// Recover makes a slot anew after the old one was lost and sends from the outbox
+// tables what lies between: rows that are not in the delivered snapshot, and are in
+// the snapshot that the new slot was made with. A transaction that was committed
+// before the new slot's beginning is in that snapshot and any other comes from the
+// slot, so none is missing and none comes from both. What was delivered behind the
+// delivered snapshot is sent twice: it was in flight when the slot was lost.
+//
+// Until all of it is with the broker nothing is saved, and what is saved refuses the
+// new slot, as it would one that a stranger had made. So a recovery that dies at any
+// moment is begun anew by the next, with another slot; and a stream that starts
+// meanwhile is refused. The end is one save, and that is the position and the
+// snapshot of the new slot.
+func Recover(ctx context.Context, stop <-chan struct{}, config RecoverConfig) (*Recovery, error) {
+	plan, err := config.validate()
+	if err != nil {
+		return nil, err
+	}
+	opening, opened := untilStop(ctx, stop)
+	defer opened()
+	r := &recovery{config: config, plan: plan, runner: &Runner{config: config.Config, plan: plan, logger: config.Logger}}
+	defer r.runner.closeStore()
+	if err := r.runner.openStore(opening); err != nil {
+		return nil, err
+	}
+	err = withConn(opening, config.Wal, func(conn *wal.Conn) error { return r.recover(opening, stop, conn) })
+	if err != nil {
+		return nil, fmt.Errorf("recover slot %s: %w", config.Wal.Slot, err)
+	}
+	return &r.done, nil
+}
+
+type recovery struct {
+	config RecoverConfig
+	plan   *outbox.Plan
+	runner *Runner
+	e      evidence
+	done   Recovery
+}
+
+func (r *recovery) recover(ctx context.Context, stop <-chan struct{}, conn *wal.Conn) error {
+	if err := conn.LockRecovery(ctx); err != nil {
+		return err
+	}
+	if err := r.judge(ctx, conn); err != nil {
+		return err
+	}
+	// Whatever can be known to fail comes before the old slot goes.
+	if err := r.prepare(ctx, conn); err != nil {
+		return err
+	}
+	broker, err := sink.Open(ctx, r.config.Sink, r.config.SinkOptions)
+	if err != nil {
+		return err
+	}
+	defer broker.Close() //nolint:errcheck // what it holds is acked by then, or not counted
+	if err := r.replaceSlot(ctx, conn); err != nil {
+		return err
+	}
+	failpoint.Pass(failpoint.RecoverSlotGone)
+	born, err := conn.CreateSlotInSnapshot(ctx)
+	if err != nil {
+		return err
+	}
+	r.config.Logger.Info("made the slot anew; sending from the table what lies between",
+		slog.String("slot", r.config.Wal.Slot), slog.String("at", born.At.String()), slog.String("delivered", r.done.From.At.String()))
+	failpoint.Pass(failpoint.RecoverSlotMade)
+	if err := r.send(ctx, stop, conn, broker, born); err != nil {
+		return err
+	}
+	failpoint.Pass(failpoint.RecoverSent)
+	return r.save(ctx, born)
+}
+
+// judge refuses where there is nothing to recover, or nothing to recover from.
+func (r *recovery) judge(ctx context.Context, conn *wal.Conn) error {
+	var err error
+	if r.e, err = r.runner.gather(ctx, conn); err != nil {
+		return err
+	}
+	if r.e.saved == nil {
+		return fault.NewOperator(errors.New("no position is saved for it, so nothing says what was delivered"),
+			"outboxcdc stream makes slot and position at its first start; rows from before are sent by inserting them anew")
+	}
+	if v, other := otherLog(r.e); other {
+		return v.err()
+	}
+	r.done.Lost = r.e.saved.LSN
+	if r.config.Everything {
+		return nil
+	}
+	if r.done.From, err = r.delivered(ctx); err != nil {
+		return err
+	}
+	return conn.Tables().Traceable(ctx)
+}
+
+// delivered is the newest snapshot that means something in the server's log.
+//
+// Behind the switch to another timeline the numbers of transactions are given out
+// again. Of an older timeline a snapshot counts only when it was delivered before the
+// switch: what it shows was committed there, and what it does not show has no number
+// below its end that it shows.
+func (r *recovery) delivered(ctx context.Context) (checkpoint.Snapshot, error) {
+	entries := []checkpoint.Entry{{Position: *r.e.saved}}
+	if historian, ok := r.runner.store.(checkpoint.Historian); ok {
+		kept, err := historian.History(ctx)
+		if err != nil {
+			return checkpoint.Snapshot{}, err
+		}
+		entries = append(entries, kept...)
+	}
+	switches, err := r.e.history()
+	if err != nil {
+		return checkpoint.Snapshot{}, err
+	}
+	best, ok := newestDelivered(entries, r.e.identity, switches)
+	if !ok {
+		return best, fault.NewOperator(fmt.Errorf("what was delivered before %v is not known in terms of transactions", r.e.saved.LSN),
+			"--everything sends every row of the table again, and consumers drop what they know by the header id")
+	}
+	return best, nil
+}
+
+func newestDelivered(entries []checkpoint.Entry, identity wal.Identity, switches []wal.TimelineSwitch) (best checkpoint.Snapshot, ok bool) {
+	timeline := uint32(0)
+	for i := range entries {
+		e := &entries[i]
+		limit := identity.Flush
+		if e.Timeline != identity.Timeline {
+			at := slices.IndexFunc(switches, func(s wal.TimelineSwitch) bool { return s.Timeline == e.Timeline })
+			if at < 0 {
+				continue
+			}
+			limit = switches[at].At
+		}
+		if e.System != identity.System || !e.Delivered.Known() || e.Delivered.At > limit {
+			continue
+		}
+		if !ok || e.Timeline > timeline || e.Timeline == timeline && e.Delivered.At > best.At {
+			best, timeline, ok = e.Delivered, e.Timeline, true
+		}
+	}
+	return best, ok
+}
+
+// prepare makes the publication when it is missing, and refuses what would keep the
+// stream from starting afterwards.
+func (r *recovery) prepare(ctx context.Context, conn *wal.Conn) error {
+	if _, err := conn.CreatePublication(ctx); err != nil {
+		return err
+	}
+	findings, err := r.runner.findings(ctx, conn)
+	if err != nil {
+		return err
+	}
+	slots := []string{wal.CodeSlotMissing, wal.CodeSlotLost, wal.CodeSlotAhead, wal.CodeSlotActive, wal.CodeSlotTwoPhase}
+	return fault.Failures(slices.DeleteFunc(findings, func(f fault.Finding) bool { return slices.Contains(slots, f.Code) }))
+}
+
+// replaceSlot drops the old slot, unless it is sound.
+func (r *recovery) replaceSlot(ctx context.Context, conn *wal.Conn) error {
+	slot, exists, err := conn.Slot(ctx)
+	switch {
+	case err != nil || !exists:
+		return err
+	case slot.Active:
+		return conn.Busy(ctx, slot)
+	}
+	verdict, err := judge(r.e)
+	if err != nil {
+		return err
+	}
+	if verdict.Begins() && !slot.TwoPhase && !r.config.Anew {
+		return fault.NewOperator(errors.New("it is sound, and the stream can go on from it"), "start outboxcdc stream; --anew makes the slot anew all the same")
+	}
+	return conn.DropSlot(ctx)
+}
+
+// send sends what lies between, and returns when the broker holds all of it.
+//
+// The rows get positions of their own between those that came before and those that
+// the new slot gives: one byte before its beginning, where no record can begin, and
+// numbered in the order of seq. So consumers that go by the position keep them.
+func (r *recovery) send(ctx context.Context, stop <-chan struct{}, conn *wal.Conn, broker sink.Sink, born wal.Rebirth) error {
+	r.done.At, r.done.Run = born.At, "recover-"+string(born.At.AppendHex(nil))
+	config, at := columnsOfTables(r.config.Wal)
+	t := &tableSource{
+		tables: conn.TablesOf(config), at: at, close: func() {},
+		selection: func(int) wal.Selection { return wal.Selection{Unseen: r.done.From.Text, Ordered: true} },
+		stamp:     func(row *wal.Row, n uint64) { row.Commit, row.Index = born.At-1, int(n-1) },
+	}
+	tagged := sink.Tagged(broker, sink.Header{Key: outbox.ReplayHeader, Value: []byte(r.done.Run)})
+	s := finiteSession(&r.config.Config, r.plan, t, tagged, finiteStart{store: unsaved{}})
+	if err := s.run(ctx, stop); err != nil && !over(stop) {
+		return err
+	}
+	if _, whole, _ := t.reached(s.saver.position.LSN); !whole {
+		return &fault.Error{
+			Class: fault.Transient, Err: errors.New("stopped before everything was sent"),
+			Advice: "run it again: it begins anew, and what was sent is sent twice",
+		}
+	}
+	r.done.Sent = int64(s.tracker.Mark().Rows)
+	return conn.Tables().Thaw(ctx)
+}
+
+// save makes the new slot the stream's.
+func (r *recovery) save(ctx context.Context, born wal.Rebirth) error {
+	historian, ok := r.runner.store.(checkpoint.Historian)
+	if !ok {
+		return errors.New("the checkpoint store cannot replace a position")
+	}
+	now := time.Now().UTC()
+	err := historian.Replace(ctx, checkpoint.Entry{Position: checkpoint.Position{
+		Slot: r.config.Wal.Slot, System: r.e.identity.System, Timeline: r.e.identity.Timeline, Database: r.e.identity.Database,
+		LSN: born.At, Time: now, Delivered: checkpoint.Snapshot{Text: born.Snapshot, At: born.At, Time: now},
+	}})
+	if err != nil {
+		return fmt.Errorf("save the start of the new slot: %w", err)
+	}
+	failpoint.Pass(failpoint.RecoverSaved)
+	return nil
+}
+
+// unsaved is the store of a session that is begun anew when it breaks.
+type unsaved struct{}
+
+func (unsaved) Load(context.Context) (checkpoint.Position, error) {
+	return checkpoint.Position{}, checkpoint.ErrNone
+}
+func (unsaved) Save(context.Context, checkpoint.Position) error { return nil }
+func (unsaved) Close() error                                    { return nil }
