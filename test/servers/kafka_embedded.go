@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -88,11 +89,12 @@ func runKafka(ctx context.Context, java, jars string, c Config) (*KafkaServer, e
 		"log.dirs": place.path("data"),
 	}))
 	cluster := newClusterID()
-	if err := formatKafka(ctx, place, cluster, kafkaCommand(place, java, jars), settings); err != nil {
+	command := kafkaCommand(place, java, jars, c.jvm()...)
+	if err := formatKafka(ctx, place, cluster, command, settings); err != nil {
 		return nil, errors.Join(err, place.remove())
 	}
 	m := newProcess(place, syscall.SIGKILL, func() *exec.Cmd {
-		return kafkaCommand(place, java, jars)(context.Background(), "kafka.Kafka", place.path("server.properties"))
+		return command(context.Background(), "kafka.Kafka", place.path("server.properties"))
 	})
 	k := &KafkaServer{machine: m, brokers: []string{address}, cluster: cluster, dataDir: place.path("data")}
 	if err := up(ctx, m, k.ready); err != nil {
@@ -122,16 +124,25 @@ func formatKafka(ctx context.Context, place *place, cluster string, command java
 // javaCommand runs a class of the broker's jars.
 type javaCommand func(ctx context.Context, class string, args ...string) *exec.Cmd
 
-// kafkaCommand runs small and starts fast rather than running fast: tests start
-// brokers often and give them little to do.
-func kafkaCommand(place *place, java, jars string) javaCommand {
-	return func(ctx context.Context, class string, args ...string) *exec.Cmd {
-		options := []string{
-			"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
-			"-Djava.io.tmpdir=" + place.dir,
-			"-Dlog4j2.configurationFile=" + place.path("log4j2.properties"),
-			"-cp", filepath.Join(jars, "*"), class,
+// jvm is how Java is to run: small and starting fast, because tests start brokers
+// often and give them little to do, or as Kafka's own kafka-run-class.sh has it.
+func (c Config) jvm() []string {
+	if c.Steady {
+		return []string{
+			"-server", "-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
+			"-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent",
 		}
+	}
+	return []string{"-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
+}
+
+func kafkaCommand(place *place, java, jars string, jvm ...string) javaCommand {
+	return func(ctx context.Context, class string, args ...string) *exec.Cmd {
+		options := append(slices.Clone(jvm),
+			"-XX:-UsePerfData",
+			"-Djava.io.tmpdir="+place.dir,
+			"-Dlog4j2.configurationFile="+place.path("log4j2.properties"),
+			"-cp", filepath.Join(jars, "*"), class)
 		return asServant(ctx, place.dir, java, append(options, args...)...)
 	}
 }

@@ -144,6 +144,9 @@ func (p *PostgresServer) URL(database string) string {
 // Address is the server's host and port.
 func (p *PostgresServer) Address() string { return p.url.Host }
 
+// User is the superuser's name.
+func (p *PostgresServer) User() string { return p.url.User.Username() }
+
 // Password is the superuser's.
 func (p *PostgresServer) Password() string {
 	password, _ := p.url.User.Password()

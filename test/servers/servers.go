@@ -54,6 +54,10 @@ type Config struct {
 	// Settings go to the server's configuration file, over our own.
 	Settings map[string]string
 
+	// Steady asks for a Kafka that runs fast, for measurements, rather than one that
+	// starts fast.
+	Steady bool
+
 	// Logger is told what takes long, such as a download; nil discards it.
 	Logger *slog.Logger
 }
