@@ -12,7 +12,7 @@ BUILD_ENV := CGO_ENABLED=0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-unit test-e2e test-page lint mutants nemesis sim docker clean FORCE
+.PHONY: help build demo test test-unit test-e2e test-page lint mutants nemesis sim bench docker clean FORCE
 .NOTPARALLEL: # the tests take all cores, one kind after the other
 
 help: ## show this
@@ -43,6 +43,9 @@ mutants: ## plant one bug after the other, two at a time: each must be caught (R
 nemesis: ## break things for DURATION=10m and prove that nothing is lost; SEED repeats a run
 	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v ./test/nemesis \
 		-nemesis.duration=$(or $(DURATION),10m) $(if $(SEED),-nemesis.seed=$(SEED))
+
+bench: ## measure PARTS=drain over ROUNDS=5 of EVENTS=1000000, beside what bounds it
+	@$(GO) run ./test/bench -parts $(or $(PARTS),drain) -rounds $(or $(ROUNDS),5) -events $(or $(EVENTS),1000000)
 
 lint: ## the rules of .golangci.yml
 	$(GOLANGCI) run ./...
