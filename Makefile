@@ -12,7 +12,7 @@ BUILD_ENV := CGO_ENABLED=0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-unit test-e2e test-page lint mutants nemesis sim bench docker clean FORCE
+.PHONY: help build demo test test-unit test-e2e test-page test-deploy release lint mutants nemesis sim bench docker clean FORCE
 .NOTPARALLEL: # the tests take all cores, one kind after the other
 
 help: ## show this
@@ -31,6 +31,9 @@ test-e2e: ## end to end on real servers, fetched once when the machine has none
 
 test-page: ## the status page in a real Chromium; SCREENS=dir keeps what it looks like
 	$(GO) test -tags $(TAGS),chromium -count 1 -run ThePage ./cmd/outboxcdc $(if $(SCREENS),-screens $(abspath $(SCREENS)))
+
+test-deploy: ## chart, alerts and dashboard against helm, Kubernetes' schemas and promtool
+	deploy/check.sh
 
 SEEDS ?= 10000
 
@@ -59,8 +62,12 @@ bin/outboxcdc: FORCE
 	@$(BUILD_ENV) $(GO) build -trimpath -o $@ \
 		-buildvcs=$$(git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false) ./cmd/outboxcdc
 
+# Twice from the same source, in other directories: the same bytes.
+release: ## the binaries of a release for each system, into dist/, and that they are reproducible
+	deploy/release.sh
+
 docker: ## the image outboxcdc:local
 	docker build --tag outboxcdc:local .
 
 clean: ## what was built; not the cache of test servers
-	rm -rf bin
+	rm -rf bin dist

@@ -52,3 +52,10 @@ func (b *budget) release(n int) {
 	default:
 	}
 }
+
+// used is how many bytes are taken. Any goroutine may ask.
+func (b *budget) used() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.total - b.free
+}

@@ -211,7 +211,9 @@ func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []
 	}
 	s.seen.sent(batch)
 	batch.Hold()
-	ticket := s.tracker.Begin(end, len(messages), func() {
+	n, committed := len(messages), oldest(batch)
+	ticket := s.tracker.Begin(end, n, func() {
+		s.seen.acked(n, committed)
 		s.budget.release(batch.Release())
 		failpoint.Pass(failpoint.AfterAck)
 	})
@@ -224,6 +226,14 @@ func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []
 	}
 	failpoint.Pass(failpoint.AfterSend)
 	return messages, bad
+}
+
+// oldest is when the first row of a batch was committed; zero when it has none.
+func oldest(batch wal.Batch) time.Time {
+	if len(batch.Rows) == 0 {
+		return time.Time{}
+	}
+	return batch.Rows[0].Time
 }
 
 // before leaves of a batch the transactions before that of its first bad row, so that

@@ -133,6 +133,7 @@ func (s *saver) save(ctx context.Context) error {
 	s.seen.saved.Store(uint64(mark.LSN))
 	s.confirm(mark.LSN)
 	s.seen.confirmed.Store(uint64(mark.LSN))
+	s.seen.confirmedAcks()
 	failpoint.Pass(failpoint.AfterConfirm)
 	return nil
 }

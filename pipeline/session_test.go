@@ -270,6 +270,32 @@ func TestStopDrainsSavesAndConfirms(t *testing.T) {
 	})
 }
 
+func TestAcksAndConfirmsAreTimed(t *testing.T) {
+	inTrial(t, func(t *testing.T, x *trial) {
+		batch := batchOf(0x1100, "a", "b")
+		for i := range batch.Rows {
+			batch.Rows[i].Time = time.Now()
+		}
+		x.batches <- batch
+		for range 2 {
+			ack := <-x.sink.acks
+			time.Sleep(2 * time.Second)
+			ack(nil)
+		}
+		close(x.stop)
+		close(x.sink.flush)
+		if err := <-x.done; err != nil {
+			t.Fatal(err)
+		}
+		if l := x.s.seen.commitToAck.latency(); l.Count != 2 || l.Sum != 8*time.Second {
+			t.Errorf("%d rows took %v from commit to ack, want 2 rows 8s", l.Count, l.Sum)
+		}
+		if l := x.s.seen.ackToConfirm.latency(); l.Count != 1 || l.Sum > time.Second {
+			t.Errorf("%d saves took %v from ack to confirm, want 1, soon", l.Count, l.Sum)
+		}
+	})
+}
+
 func TestARunnerWhoseDrainTimedOutSaysSo(t *testing.T) {
 	r := &Runner{logger: slog.New(slog.DiscardHandler)}
 	err := r.stopped(errors.Join(fault.ErrDrainTimeout, fmt.Errorf("flush: %w", context.Canceled)))
@@ -442,7 +468,7 @@ func TestChainHoldsInStats(t *testing.T) {
 	}
 	tracker := checkpoint.NewTracker(0x1000)
 	keeper := &saver{position: checkpoint.Position{LSN: 0x1000}}
-	r.board.begin(&session{tracker: tracker, saver: keeper, seen: &r.seen, read: func() wal.LSN { return 0x1300 }})
+	r.board.begin(&session{tracker: tracker, saver: keeper, budget: newBudget(1), seen: &r.seen, read: func() wal.LSN { return 0x1300 }})
 	tracker.Begin(0x1100, 1, nil).Ack(nil)
 	tracker.Begin(0x1200, 1, nil)
 	s := r.Stats()

@@ -1,10 +1,12 @@
 package pipeline
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/wal"
 )
 
@@ -42,6 +44,11 @@ type Stats struct {
 	Bytes    uint64 // of those rows' columns
 	Sessions uint64 // begun
 
+	InFlightBytes int                    // of rows that are sent and not acked
+	CommitToAck   Latency                // of rows, by the server's clock and ours; of the oldest row of each batch
+	AckToConfirm  Latency                // of saves, from the first ack that a save is for
+	Broken        map[fault.Class]uint64 // sessions that ended with an error, by its class
+
 	LastCommit    time.Time // commit time of the latest row sent; zero before the first
 	Slot          wal.Slot  // as last looked at; zero before
 	SlotLookedAt  time.Time
@@ -55,6 +62,27 @@ type counters struct {
 	saved, confirmed atomic.Uint64
 	rows, bytes      atomic.Uint64
 	lastCommit       atomic.Int64 // Unix microseconds
+
+	commitToAck  histogram
+	ackToConfirm histogram
+	firstAck     atomic.Int64 // Unix nanoseconds of the first ack since the last save; 0 for none
+}
+
+// acked counts n rows, of which the oldest was committed at committed.
+func (c *counters) acked(n int, committed time.Time) {
+	if n == 0 {
+		return
+	}
+	now := time.Now()
+	c.commitToAck.observe(now.Sub(committed), n)
+	c.firstAck.CompareAndSwap(0, now.UnixNano())
+}
+
+// confirmedAcks counts a save that was confirmed.
+func (c *counters) confirmedAcks() {
+	if first := c.firstAck.Swap(0); first != 0 {
+		c.ackToConfirm.observe(time.Since(time.Unix(0, first)), 1)
+	}
 }
 
 // sent counts a batch on its way to the sink. It comes before Send: the batch
@@ -79,6 +107,8 @@ type board struct {
 	slotAt   time.Time
 	err      string
 	errAt    time.Time
+	broken   map[fault.Class]uint64
+	inFlight func() int
 	read     func() wal.LSN
 	marks    func() (acked, sent wal.LSN)
 	oldest   func() (time.Time, bool)
@@ -107,6 +137,7 @@ func (b *board) begin(s *session) {
 	b.sessions++
 	b.read = s.read
 	b.oldest = s.tracker.Oldest
+	b.inFlight = s.budget.used
 	b.marks = func() (acked, sent wal.LSN) { return s.tracker.Mark().LSN, s.tracker.Begun().LSN }
 	from := uint64(s.saver.position.LSN)
 	s.seen.saved.Store(from)
@@ -117,6 +148,10 @@ func (b *board) broke(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.err, b.errAt = err.Error(), time.Now()
+	if b.broken == nil {
+		b.broken = make(map[fault.Class]uint64)
+	}
+	b.broken[fault.Classify(err)]++
 }
 
 func (b *board) look(slot wal.Slot) {
@@ -144,7 +179,11 @@ func (r *Runner) Stats() Stats {
 	}
 	s.State, s.Reason, s.Sessions = b.state, b.reason, b.sessions
 	s.Slot, s.SlotLookedAt = b.slot, b.slotAt
-	s.LastError, s.LastErrorTime = b.err, b.errAt
+	s.LastError, s.LastErrorTime, s.Broken = b.err, b.errAt, maps.Clone(b.broken)
+	if b.inFlight != nil {
+		s.InFlightBytes = b.inFlight()
+	}
+	s.CommitToAck, s.AckToConfirm = r.seen.commitToAck.latency(), r.seen.ackToConfirm.latency()
 	s.Rows, s.Bytes = r.seen.rows.Load(), r.seen.bytes.Load()
 	if micros := r.seen.lastCommit.Load(); micros != 0 {
 		s.LastCommit = time.UnixMicro(micros).UTC()

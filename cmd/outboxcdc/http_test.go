@@ -78,6 +78,11 @@ func TestMetricsSayWhatStatsSays(t *testing.T) {
 		Read:  0x1_0000_0050, Sent: 0x1_0000_0040, Acked: 0x1_0000_0030, Saved: 0x1_0000_0020, Confirmed: 0x1_0000_0010,
 		Rows: 7, Bytes: 900, Sessions: 2,
 		LastCommit: at, LastErrorTime: at,
+		Waiting: 1500 * time.Millisecond, InFlightBytes: 4711,
+		Broken: map[fault.Class]uint64{fault.Transient: 3},
+		CommitToAck: pipeline.Latency{
+			Bounds: []time.Duration{time.Millisecond, time.Second}, Counts: []uint64{2, 5}, Count: 7, Sum: 3 * time.Second,
+		},
 		Slot: wal.Slot{RetainedBytes: 4096, SafeBytes: 8192}, SlotLookedAt: at,
 	}
 	golden(t, "metrics.txt", exposition(t, stats))

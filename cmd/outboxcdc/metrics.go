@@ -34,6 +34,8 @@ type collector struct {
 	rows, bytes, sessions           *prometheus.Desc
 	retained, safe                  *prometheus.Desc
 	lastCommit, lastError, slotLook *prometheus.Desc
+	unacked, inFlight, broken       *prometheus.Desc
+	commitToAck, ackToConfirm       *prometheus.Desc
 	build                           *prometheus.Desc
 }
 
@@ -53,10 +55,16 @@ func newCollector(slot string, stats func() pipeline.Stats) *collector {
 		retained: desc("slot_retained_bytes", "Log that the server keeps because of the slot, as last looked at."),
 		safe: desc("slot_safe_bytes",
 			"Log that may still be written before the slot is lost, as last looked at; absent when the server sets no limit."),
-		slotLook:   desc("slot_look_timestamp_seconds", "When the slot was last looked at."),
-		lastCommit: desc("last_commit_timestamp_seconds", "Commit time of the latest row sent."),
-		lastError:  desc("last_error_timestamp_seconds", "When a session last broke."),
-		build:      desc("build_info", "1, with the version that runs.", "version", "go_version"),
+		slotLook: desc("slot_look_timestamp_seconds", "When the slot was last looked at."),
+		unacked:  desc("oldest_unacked_seconds", "For how long the oldest event that was sent is not acked; 0 when all are."),
+		inFlight: desc("in_flight_bytes", "Bytes of rows that are sent and not yet acked."),
+		broken:   desc("session_errors_total", "Sessions that ended with an error, by the class of what ended them.", "class"),
+		commitToAck: desc("commit_to_ack_seconds",
+			"From a row's commit, by the server's clock, to the broker's ack, by ours; of the oldest row of each batch."),
+		ackToConfirm: desc("ack_to_confirm_seconds", "From the first ack that a save is for until the slot is told."),
+		lastCommit:   desc("last_commit_timestamp_seconds", "Commit time of the latest row sent."),
+		lastError:    desc("last_error_timestamp_seconds", "When a session last broke."),
+		build:        desc("build_info", "1, with the version that runs.", "version", "go_version"),
 	}
 }
 
@@ -64,6 +72,7 @@ func newCollector(slot string, stats func() pipeline.Stats) *collector {
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.position, c.state, c.rows, c.bytes, c.sessions, c.retained, c.safe, c.slotLook, c.lastCommit, c.lastError, c.build,
+		c.unacked, c.inFlight, c.broken, c.commitToAck, c.ackToConfirm,
 	} {
 		out <- d
 	}
@@ -88,6 +97,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.rows, s.Rows)
 	counter(c.bytes, s.Bytes)
 	counter(c.sessions, s.Sessions)
+	gauge(c.unacked, s.Waiting.Seconds())
+	gauge(c.inFlight, float64(s.InFlightBytes))
+	for class, n := range s.Broken {
+		out <- prometheus.MustNewConstMetric(c.broken, prometheus.CounterValue, float64(n), class.String())
+	}
+	out <- histogramOf(c.commitToAck, s.CommitToAck)
+	out <- histogramOf(c.ackToConfirm, s.AckToConfirm)
 	if !s.SlotLookedAt.IsZero() {
 		gauge(c.retained, float64(s.Slot.RetainedBytes))
 		gauge(c.slotLook, seconds(s.SlotLookedAt))
@@ -115,6 +131,15 @@ func (c *collector) positions(s pipeline.Stats, gauge func(*prometheus.Desc, flo
 			gauge(c.position, float64(p.at), p.of)
 		}
 	}
+}
+
+// histogramOf is a latency in Prometheus' terms.
+func histogramOf(desc *prometheus.Desc, l pipeline.Latency) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(l.Bounds))
+	for i, bound := range l.Bounds {
+		buckets[bound.Seconds()] = l.Counts[i]
+	}
+	return prometheus.MustNewConstHistogram(desc, l.Count, l.Sum.Seconds(), buckets)
 }
 
 func states() []pipeline.State {

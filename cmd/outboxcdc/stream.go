@@ -52,6 +52,7 @@ func (p *program) stream(c *cli.Context) error {
 		}
 		defer hangUp()
 	}
+	defer tellSystemd(c.Context, runner.Stats, logger)()
 	if err := p.runToTheEnd(c.Context, runner, logger); err != nil {
 		return err
 	}
