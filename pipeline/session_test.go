@@ -159,7 +159,7 @@ func newTrial(t *testing.T) *trial {
 		s: &session{
 			source: source, mapper: outbox.NewMapper(plan),
 			sink: broker, tracker: tracker, saver: keeper, budget: newBudget(1 << 20), drain: 30 * time.Second, queue: 1,
-			seen: seen, read: func() wal.LSN { return 0 }, draining: func() {},
+			seen: seen, read: func() wal.LSN { return 0 }, draining: func() {}, bugs: make(chan error, 1),
 		},
 	}
 }
