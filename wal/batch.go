@@ -325,8 +325,10 @@ func (a *assembler) cut() (b Batch, ok bool) {
 // explain adds where in the log a message stands. What breaks the protocol is not
 // cured by reading it again, so it goes to the operator and the slot keeps it.
 func (a *assembler) explain(kind byte, err error) error {
-	var classified *fault.Error
-	if err == nil || errors.As(err, &classified) {
+	if err == nil { // before anything that allocates: this is asked for each message
+		return nil
+	}
+	if _, classified := errors.AsType[*fault.Error](err); classified {
 		return err
 	}
 	where := fmt.Sprintf("after %v", a.last)
