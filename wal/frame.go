@@ -45,12 +45,12 @@ func (f *frameReader) Read(p []byte) (int, error) {
 			f.rest = 1 + max(4, int(binary.BigEndian.Uint32(f.buf[f.start+1:])))
 			break
 		}
-		if _, err := f.fill(); err != nil {
+		if err := f.fill(); err != nil {
 			return 0, err
 		}
 	}
 	for f.buffered() == 0 {
-		if _, err := f.fill(); err != nil {
+		if err := f.fill(); err != nil {
 			return 0, err
 		}
 	}
@@ -77,21 +77,21 @@ func (f *frameReader) next() (kind byte, body []byte, ok bool) {
 	return frame[0], frame[frameHeader:], true
 }
 
-// fill reads once and gives the bytes that came. The buffer grows with what has arrived, never with what a
-// length field claims, and goes back to its usual size after a large message.
-func (f *frameReader) fill() (n int, err error) {
+// fill reads once. The buffer grows with what has arrived, never with what a length
+// field claims, and goes back to its usual size after a large message.
+func (f *frameReader) fill() error {
 	if err := f.makeRoom(); err != nil {
-		return 0, err
+		return err
 	}
-	n, err = f.r.Read(f.buf[f.end:])
+	n, err := f.r.Read(f.buf[f.end:])
 	f.end += n
 	switch {
 	case n > 0:
-		return n, nil
+		return nil
 	case err == nil:
-		return 0, io.ErrNoProgress
+		return io.ErrNoProgress
 	default:
-		return 0, err
+		return err
 	}
 }
 

@@ -7,14 +7,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lowWater sets SO_RCVLOWAT, which Linux' poll respects for TCP (tcp.c,
-// tcp_stream_is_readable) and ignores for Unix sockets.
-func lowWater(raw syscall.RawConn) func(bytes int) error {
+// awaitRead waits with SO_RCVLOWAT, which Linux' poll respects for TCP (tcp.c,
+// tcp_stream_is_readable) and ignores for Unix sockets (af_unix.c, unix_poll). It is
+// taken back before it returns. Go's poller sees edges only, so what is there already
+// is asked for first.
+func awaitRead(raw syscall.RawConn) func(bytes int) error {
+	var (
+		want   int
+		asked  bool
+		failed error
+	)
+	// Made once: a wait allocates nothing.
+	ready := func(fd uintptr) bool {
+		if asked {
+			return true
+		}
+		asked = true
+		here, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		if err == nil && here < want {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, want)
+		}
+		failed = err
+		return here >= want || err != nil
+	}
+	takeBack := func(fd uintptr) {
+		failed = errors.Join(failed, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1))
+	}
 	return func(bytes int) error {
-		var failed error
-		err := raw.Control(func(fd uintptr) {
-			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes)
-		})
-		return errors.Join(err, failed)
+		want, asked, failed = bytes, false, nil
+		err := raw.Read(ready)
+		if controlled := raw.Control(takeBack); err == nil {
+			err = controlled
+		}
+		if failed != nil {
+			return failed
+		}
+		return err
 	}
 }

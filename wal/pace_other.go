@@ -4,5 +4,6 @@ package wal
 
 import "syscall"
 
-// lowWater is nil: elsewhere a poll does not respect the mark, or is not known to.
-func lowWater(syscall.RawConn) func(bytes int) error { return nil }
+// awaitRead is nil: elsewhere a poll does not respect a low-water mark, or is not
+// known to.
+func awaitRead(syscall.RawConn) func(bytes int) error { return nil }

@@ -1,124 +1,135 @@
 package wal
 
 import (
+	"errors"
+	"syscall"
 	"testing"
 	"time"
 )
 
-// waters records what a pace sets.
-type waters []int
-
-func (w *waters) set(bytes int) error {
-	*w = append(*w, bytes)
-	return nil
+// log comes in at a pace, on a clock of its own.
+type log struct {
+	pace
+	now   time.Time
+	waits int
 }
 
-func TestAFastLogIsWaitedForAndASlowOneIsNot(t *testing.T) {
+func newLog() *log {
+	l := &log{now: time.Unix(1000, 0)}
+	l.await = func(int) error { l.waits++; return nil }
+	return l
+}
+
+// read is one round of the reader: messages come within the time it takes.
+func (l *log) read(messages int, takes time.Duration) (waited bool) {
+	if waited = l.wants(l.now); waited {
+		l.wait()
+		takes = coalesceTime
+	}
+	l.now = l.now.Add(takes)
+	l.got(messages)
+	return waited
+}
+
+func TestABacklogIsWaitedForAndALiveLogIsNot(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		every time.Duration // between two reads
-		bytes int           // of each
-		want  bool
+		name     string
+		messages int           // of each read
+		every    time.Duration // between two reads
+		want     bool
 	}{
-		{"one row a transaction, backlog", 20 * time.Microsecond, 300, true},
-		{"large pieces, backlog", 500 * time.Microsecond, 60_000, true},
-		{"a thousand rows a second", time.Millisecond / 3, 100, false},
-		{"idle", time.Second, 30, false},
+		{"one row a transaction, backlog", 1, 5 * time.Microsecond, true},
+		{"large pieces, backlog", 800, 3 * time.Millisecond, true},
+		{"a slow reader, backlog", 3000, 50 * time.Millisecond, true},
+		{"a thousand rows a second", 3, time.Millisecond, false},
+		{"five thousand rows a second", 3, 200 * time.Microsecond, false},
+		{"a hundred rows every ten milliseconds", 102, 10 * time.Millisecond, false},
+		{"idle", 1, time.Second, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var set waters
-			p := pace{water: set.set}
-			now := time.Unix(0, 0)
-			waited := false
-			for range 200 {
-				waited = waited || p.wait(now)
-				now = now.Add(c.every)
-				p.got(c.bytes, now)
+			l := newLog()
+			for range 2000 {
+				l.read(c.messages, c.every)
 			}
-			if waited != c.want {
-				t.Errorf("waited %v, want %v", waited, c.want)
+			if (l.waits > 0) != c.want {
+				t.Errorf("waited %d times, want waits: %v", l.waits, c.want)
 			}
 		})
 	}
 }
 
-func TestAWaitThatBroughtLittleIsNotRepeatedSoon(t *testing.T) {
-	var set waters
-	p := pace{water: set.set}
-	now := time.Unix(0, 0)
-	burst := func() {
-		for range busyReads {
-			p.got(10, now)
+func TestABurstIsNotWaitedFor(t *testing.T) {
+	l := newLog()
+	for range 100 {
+		l.read(1, time.Second)
+		for range 100 {
+			l.read(2, 10*time.Microsecond)
 		}
 	}
-	burst()
-	if !p.wait(now) {
-		t.Fatal("a burst is not waited for")
+	if l.waits > 0 {
+		t.Errorf("waited %d times in bursts of a millisecond", l.waits)
 	}
-	now = now.Add(coalesceTime)
-	if err := p.relax(); err != nil {
-		t.Fatal(err)
+}
+
+// backlog brings a log to the point where it is waited for.
+func backlog(t *testing.T) *log {
+	t.Helper()
+	l := newLog()
+	for range 1000 {
+		if l.read(1, 10*time.Microsecond) {
+			return l
+		}
 	}
-	p.got(100, now)
-	burst()
-	if p.wait(now) {
-		t.Error("the next burst is waited for at once, though the last wait brought nothing")
-	}
-	now = now.Add(coalescePause)
-	burst()
-	if !p.wait(now) {
-		t.Error("the pause never ends")
-	}
-	if len(set) != 3 || set[0] != coalesceBytes || set[1] != immediateBytes || set[2] != coalesceBytes {
-		t.Errorf("marks %v, want %d, %d, %d", set, coalesceBytes, immediateBytes, coalesceBytes)
-	}
+	t.Fatal("a backlog is not waited for")
+	return nil
 }
 
 func TestAWaitThatBroughtMuchIsRepeatedAtOnce(t *testing.T) {
-	var set waters
-	p := pace{water: set.set}
-	now := time.Unix(0, 0)
-	for range busyReads {
-		p.got(100, now)
-	}
-	for range 3 {
-		if !p.wait(now) {
-			t.Fatal("a backlog is not waited for")
+	l := backlog(t)
+	l.got(500)
+	for range 100 {
+		if !l.read(500, 0) {
+			t.Fatal("a backlog is not waited for any more")
 		}
-		now = now.Add(coalesceTime)
-		if err := p.relax(); err != nil {
-			t.Fatal(err)
-		}
-		p.got(busyBytes, now)
 	}
 }
 
-func TestARowThatComesAloneAfterAWaitIsReadAtOnce(t *testing.T) {
-	var set waters
-	p := pace{water: set.set}
-	now := time.Unix(0, 0)
-	for range busyReads {
-		p.got(100, now)
+func TestWaitsThatBringLittleEndTheWaiting(t *testing.T) {
+	l := backlog(t)
+	l.waits = 0
+	for range 1000 {
+		l.read(3, time.Millisecond)
 	}
-	p.wait(now)
-	if err := p.relax(); err != nil {
-		t.Fatal(err)
+	if l.waits > poorWaits {
+		t.Errorf("%d reads after the backlog wait for company, want %d at the most", l.waits, poorWaits)
 	}
-	if p.wait(now) {
-		t.Error("the read after a wait waits too, before it is known what the wait brought")
-	}
-	p.got(100, now)
-	if p.wait(now) || set[len(set)-1] != immediateBytes {
-		t.Errorf("waits after a single row, marks %v", set)
+}
+
+func TestAPauseInABacklogDoesNotEndTheWaiting(t *testing.T) {
+	l := backlog(t)
+	for range 100 {
+		if !l.read(500, 0) || !l.read(0, 0) || !l.read(1, 0) {
+			t.Fatal("a backlog with pauses is not waited for any more")
+		}
 	}
 }
 
 func TestAConnectionWithoutASocketIsReadAtOnce(t *testing.T) {
 	p := newPace(nil)
-	for range 1000 {
-		p.got(1000, time.Unix(0, 0))
-	}
-	if p.wait(time.Unix(0, 0)) {
+	p.got(1_000_000)
+	if p.wants(time.Unix(1000, 0)) {
 		t.Error("waited on what has no mark")
+	}
+}
+
+func TestASystemWithoutTheMarkIsAskedOnce(t *testing.T) {
+	l := backlog(t)
+	l.await = func(int) error { l.waits++; return errors.Join(syscall.ENOPROTOOPT) }
+	l.waits = 0
+	for range 1000 {
+		l.read(1000, time.Millisecond)
+	}
+	if l.waits != 1 {
+		t.Errorf("asked %d times for what the system refuses, want once", l.waits)
 	}
 }

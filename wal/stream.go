@@ -218,7 +218,11 @@ func (s *Stream) read(ctx context.Context, stop <-chan struct{}, out chan<- Batc
 		if err := s.report(time.Now()); err != nil {
 			return err
 		}
-		if err := s.setDeadline(time.Now()); err != nil {
+		if err := s.gather(time.Now()); err != nil {
+			return err
+		}
+		// The last of the deadlines: see wakeOn.
+		if err := s.setDeadline(time.Now().Add(s.tick)); err != nil {
 			return err
 		}
 		if ended(ctx, stop) {
@@ -230,35 +234,36 @@ func (s *Stream) read(ctx context.Context, stop <-chan struct{}, out chan<- Batc
 	}
 }
 
-// setDeadline makes the next read end with the tick, or with the wait for a large
-// piece.
-func (s *Stream) setDeadline(now time.Time) error {
-	patience := s.tick
-	if s.pace.wait(now) {
-		patience = coalesceTime
+// gather lets a large piece come together in the kernel while there is a backlog.
+func (s *Stream) gather(now time.Time) error {
+	if !s.pace.wants(now) {
+		return nil
 	}
-	if err := s.conn.SetReadDeadline(now.Add(patience)); err != nil {
+	if err := s.setDeadline(now.Add(coalesceTime)); err != nil {
+		return err
+	}
+	s.pace.wait()
+	return nil
+}
+
+func (s *Stream) setDeadline(at time.Time) error {
+	if err := s.conn.SetReadDeadline(at); err != nil {
 		return fmt.Errorf("set read deadline: %w", err)
 	}
 	return nil
 }
 
-// fill reads once. No bytes before the deadline are no error: it is the tick, or a
-// wait that is over and whose bytes the next read takes.
+// fill reads once. No bytes before the deadline are no error: it is the tick.
 func (s *Stream) fill() error {
-	n, err := s.frames.fill()
-	now := time.Now()
+	err := s.frames.fill()
 	switch {
 	case err == nil:
-		s.heard = now
-		s.pace.got(n, now)
+		s.heard = time.Now()
 		return nil
-	case !errors.Is(err, os.ErrDeadlineExceeded):
-		return s.explainRead(err)
-	case s.pace.armed:
-		return s.pace.relax()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
 	default:
-		return nil
+		return s.explainRead(err)
 	}
 }
 
@@ -269,6 +274,7 @@ func (s *Stream) take(ctx context.Context, stop <-chan struct{}, out chan<- Batc
 		if !ok {
 			return s.give(ctx, stop, out)
 		}
+		s.pace.got(1)
 		if err := s.message(kind, body); err != nil {
 			// What came before is good, and the cure may take long.
 			return errors.Join(err, s.give(ctx, stop, out))
@@ -417,9 +423,6 @@ func (s *Stream) idle(ctx context.Context) error {
 // what is saved is where the next session starts; errors end it silently.
 func (s *Stream) goodbye() {
 	now := time.Now()
-	if s.pace.armed && s.pace.relax() != nil { // the server's answer is short
-		return
-	}
 	if s.writeStatus(now, false) != nil || s.conn.SetDeadline(now.Add(goodbyeTimeout)) != nil {
 		return
 	}
@@ -434,7 +437,7 @@ func (s *Stream) goodbye() {
 			s.conn.Write([]byte{'X', 0, 0, 0, 4}) //nolint:errcheck // Terminate; the server sees the close as well
 			return
 		case !ok:
-			if _, err := s.frames.fill(); err != nil {
+			if err := s.frames.fill(); err != nil {
 				return
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -348,4 +349,71 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+}
+
+// TestNoRowWaitsLongForCompany: a backlog is waited for, what comes alone behind it is
+// not, and no row of either waits for longer than a wait may take.
+func TestNoRowWaitsLongForCompany(t *testing.T) {
+	const most = 5 * time.Millisecond
+	bubble(t, 0, func(t *testing.T, ctx context.Context, r *reading) {
+		r.server.Transaction(7, outboxRelation)
+		for _, phase := range []struct {
+			name   string
+			every  time.Duration
+			rows   int
+			free   int  // rows that may wait
+			waited bool // whether the reader must have waited for large pieces
+		}{
+			{"live", time.Millisecond, 300, 0, false},
+			{"backlog", 20 * time.Microsecond, 3000, 3000, true},
+			{"live after a backlog", time.Millisecond, 300, 20, true},
+			{"alone", time.Second, 30, 0, true},
+		} {
+			late := 0
+			for sent, got := 0, 0; got < phase.rows; {
+				next := time.NewTimer(phase.every)
+				if sent < phase.rows {
+					r.server.Transaction(7, insert(fmt.Sprint(time.Now().UnixNano())))
+					sent++
+				}
+				for timed := false; !timed; {
+					select {
+					case b := <-r.out:
+						late += lateRows(t, b, most)
+						got += len(b.Rows)
+					case <-next.C:
+						timed = true
+					case <-ctx.Done():
+						t.Fatalf("%s: %d of %d rows came", phase.name, got, phase.rows)
+					}
+				}
+			}
+			if late > phase.free {
+				t.Errorf("%s: %d rows waited, want %d at the most", phase.name, late, phase.free)
+			}
+			if waited := r.server.Coalesced() > 0; waited != phase.waited {
+				t.Errorf("%s: waited for large pieces: %v, want %v", phase.name, waited, phase.waited)
+			}
+		}
+	})
+}
+
+// lateRows is how many of the rows have waited at all; each holds the time of its
+// insert.
+func lateRows(t *testing.T, b wal.Batch, most time.Duration) (late int) {
+	t.Helper()
+	for _, row := range b.Rows {
+		at, err := strconv.ParseInt(string(row.Columns[0]), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waited := time.Since(time.Unix(0, at))
+		if waited > most {
+			t.Errorf("a row waited %v, want %v at the most", waited, most)
+		}
+		if waited > 0 {
+			late++
+		}
+	}
+	return late
 }

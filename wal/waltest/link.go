@@ -68,17 +68,9 @@ func (c *Conn) Lose() {
 	c.out.lose()
 }
 
-// SetReadLowWater makes a read that finds nothing wait for so many bytes, as
-// SO_RCVLOWAT does for a socket: what is there when it is called is given at once.
-func (c *Conn) SetReadLowWater(bytes int) error {
-	c.in.set(func(l *link) {
-		l.lowWater = bytes
-		if bytes > 1 {
-			l.waits++
-		}
-	})
-	return nil
-}
+// AwaitRead waits until so many bytes can be read, nothing more will come, or the
+// read deadline passes, as a socket does by its low-water mark.
+func (c *Conn) AwaitRead(bytes int) error { return c.in.await(bytes) }
 
 // LocalAddr is net.Conn's.
 func (c *Conn) LocalAddr() net.Addr { return address{} }
@@ -120,8 +112,7 @@ type link struct {
 	data          []byte        // written and not yet read
 	pieces        []piece       // of data, by the time of their arrival
 	last          time.Time     // when the latest piece arrives
-	lowWater      int
-	waits         int // how often a low-water mark was set
+	waits         int           // how often await was called
 	readDeadline  time.Time
 	writeDeadline time.Time
 	finished      bool // by the writer
@@ -165,14 +156,12 @@ func (l *link) breakUp() {
 
 func (l *link) lose() { l.set(func(l *link) { l.lost = true }) }
 
-// read waits for bytes. Like the kernel it gives what is there at once, and only a
-// read that has to wait waits for the low-water mark.
+// read waits for bytes and gives what is there.
 func (l *link) read(p []byte) (int, error) {
-	for want := 1; ; {
+	for {
 		l.mu.Lock()
-		n, err := l.take(p, want)
+		n, err := l.take(p)
 		changed, wake := l.changed, l.nextEvent(time.Now())
-		want = max(1, l.lowWater)
 		l.mu.Unlock()
 		if n > 0 || err != nil || len(p) == 0 {
 			return n, err
@@ -181,8 +170,31 @@ func (l *link) read(p []byte) (int, error) {
 	}
 }
 
+// await waits for bytes and takes none. Whatever else ends a read ends it too; only
+// the deadline is told.
+func (l *link) await(bytes int) error {
+	l.mu.Lock()
+	l.waits++
+	l.mu.Unlock()
+	for {
+		l.mu.Lock()
+		now := time.Now()
+		here, late := l.arrived(now), passed(l.readDeadline, now)
+		ready := here >= bytes || l.ends(here) || l.abandoned || l.broken && !l.lost && !l.brokenAt.After(now)
+		changed, wake := l.changed, l.nextEvent(now)
+		l.mu.Unlock()
+		switch {
+		case late:
+			return os.ErrDeadlineExceeded
+		case ready:
+			return nil
+		}
+		await(changed, wake)
+	}
+}
+
 // take needs l.mu. It gives n 0 without an error when the read must wait.
-func (l *link) take(p []byte, want int) (int, error) {
+func (l *link) take(p []byte) (int, error) {
 	now := time.Now()
 	here := l.arrived(now)
 	switch {
@@ -194,7 +206,7 @@ func (l *link) take(p []byte, want int) (int, error) {
 		return 0, syscall.ECONNRESET
 	case l.broken:
 		return 0, nil // what is under way is lost
-	case here >= want, here > 0 && l.ends(here):
+	case here > 0:
 		n := copy(p, l.data[:here])
 		l.drop(n)
 		return n, nil

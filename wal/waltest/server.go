@@ -275,7 +275,11 @@ func (s *Server) Close() {
 func (s *Server) Coalesced() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.coalesced
+	waits := s.coalesced
+	for c := range s.conns {
+		waits += c.waits()
+	}
+	return waits
 }
 
 // Mute makes every connection go on taking what it is sent and answer nothing, as
@@ -416,14 +420,19 @@ func (c *conn) refuse(code, message string) error {
 	return c.backend.Flush()
 }
 
+// waits is how often the client of one connection has waited.
+func (c *conn) waits() int {
+	c.client.in.mu.Lock()
+	defer c.client.in.mu.Unlock()
+	return c.client.in.waits
+}
+
 func (c *conn) leave() {
 	c.server.Close() //nolint:errcheck // memory
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.release()
-	c.client.in.mu.Lock()
-	c.s.coalesced += c.client.in.waits
-	c.client.in.mu.Unlock()
+	c.s.coalesced += c.waits()
 	delete(c.s.conns, c)
 	c.s.change()
 }

@@ -1,0 +1,42 @@
+package main
+
+// speedMutants are mistakes in what makes the stream fast.
+//
+//nolint:gochecknoglobals // a table
+var speedMutants = []mutant{
+	{
+		name: "speed: coalescing is never taken back",
+		file: "wal/pace.go", old: "\t\tp.windows, p.poor = 0, 0\n", new: "\t\tp.poor = 0\n",
+		pkg: "./wal", test: "TestNoRowWaitsLongForCompany|TestWaitsThatBringLittle",
+	},
+	{
+		name: "speed: a single busy moment is taken for a backlog",
+		file: "wal/pace.go", old: "\tif p.await == nil || !p.waited && open < coalesceTime {", new: "\tif p.await == nil {",
+		pkg: "./wal", test: "TestABurst|TestNoRowWaitsLongForCompany",
+	},
+	{
+		name: "speed: a wait lasts as long as a tick",
+		file: "wal/stream.go", old: "s.setDeadline(now.Add(coalesceTime))", new: "s.setDeadline(now.Add(s.tick))",
+		pkg: "./wal", test: "TestNoRowWaitsLongForCompany",
+	},
+	{
+		name: "speed: the deadline of a wait stays for the read",
+		file: "wal/stream.go", old: "\t\tif err := s.setDeadline(time.Now().Add(s.tick)); err != nil {\n\t\t\treturn err\n\t\t}\n", new: "\t\tif !s.pace.waited {\n\t\t\tif err := s.setDeadline(time.Now().Add(s.tick)); err != nil {\n\t\t\t\treturn err\n\t\t\t}\n\t\t}\n",
+		pkg: "./wal", test: "TestNoRowWaitsLongForCompany",
+	},
+	{
+		name: "speed: the kernel's mark stays",
+		file: "wal/pace_linux.go", old: "unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, 1)", new: "nil",
+		pkg: "./wal", test: "TestTheKernelWaitsAndForgets",
+	},
+	{
+		name: "speed: what is there already is waited for",
+		file: "wal/pace_linux.go", old: "here >= want || err != nil", new: "err != nil",
+		pkg: "./wal", test: "TestTheKernelWaitsAndForgets",
+	},
+	{
+		name: "speed: a crate is used again while one of its messages is not acked",
+		file: "sink/kafka_parcel.go", old: "\tif c.held.Add(-1) > 0 {", new: "\tif c.held.Add(-1) > 1 {",
+		pkg: "./sink", test: "TestKafkaIsASink",
+	},
+}
