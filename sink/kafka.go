@@ -37,6 +37,8 @@ type kafka struct {
 	line    *line
 	buffer  *buffer
 	spread  *frozenPartitions
+	crate   *crate // of the goroutine that calls Send; nil before the first message
+	crates  sync.Pool
 	parcels sync.Pool
 	open    sync.WaitGroup // parcels with messages that are not acked
 	logger  *slog.Logger
@@ -97,6 +99,7 @@ func (s *kafkaSettings) connect(o Options) (*kafka, *kafkaDialer, error) {
 		line:    newLine(),
 		buffer:  newBuffer(o.BufferBytes),
 		spread:  newFrozenPartitions(),
+		crates:  sync.Pool{New: newCrate},
 		logger:  o.Logger,
 		closing: make(chan struct{}),
 		buried:  make(chan struct{}),
@@ -204,32 +207,56 @@ func (k *kafka) Send(ctx context.Context, msgs []Message, ack Ack) error {
 	if err := k.topics.learn(ctx, msgs, k.line.cut); err != nil {
 		return k.refused(err)
 	}
-	p := k.parcel(msgs, ack)
-	defer p.release(1)
-	for i := range p.records {
-		if err := k.produce(ctx, p, &p.records[i]); err != nil {
-			p.release(len(p.records) - i)
+	for len(msgs) > 0 {
+		n, err := k.sendSome(ctx, msgs, ack)
+		if err != nil {
 			return k.refused(err)
 		}
+		msgs = msgs[n:]
 	}
 	return nil
 }
 
-// produce takes one message. A message that can never be stored is acked with the
-// reason and ends the line, before anything of its key can pass it.
-func (k *kafka) produce(ctx context.Context, p *parcel, r *kgo.Record) error {
-	if err := k.topics.fits(r); err != nil {
-		k.line.halt(err)
-		p.ack(err)
-		return err
+// sendSome hands over the first of msgs and says how many. A message that can never
+// be stored is acked with the reason and ends the line, before anything of its key
+// can pass it.
+func (k *kafka) sendSome(ctx context.Context, msgs []Message, ack Ack) (int, error) {
+	c := k.openCrate()
+	n, size, unfit := k.fitting(msgs[:min(len(msgs), crateRecords-c.used)])
+	if n > 0 {
+		if err := k.buffer.take(ctx, k.line.cut, size); err != nil {
+			return 0, err
+		}
+		p := k.pack(c, msgs[:n], size, ack)
+		records, promise := p.records, p.promise // the parcel may be gone with the last of them
+		for i := range records {
+			// The client waits for nothing here, and is not to give up the record
+			// when ctx ends: what is sent is sent.
+			k.client.Produce(context.Background(), &records[i], promise)
+		}
 	}
-	if err := k.buffer.take(ctx, k.line.cut, sizeOf(r)); err != nil {
-		return err
+	if unfit != nil {
+		k.line.halt(unfit)
+		ack(unfit)
 	}
-	// The client waits for nothing here, and is not to give up the record when ctx
-	// ends: what is sent is sent.
-	k.client.Produce(context.Background(), r, p.promise)
-	return nil
+	return n, unfit
+}
+
+// fitting is how many of msgs make one parcel, and their size. The error is of the
+// message behind them.
+func (k *kafka) fitting(msgs []Message) (n int, size int64, unfit error) {
+	for n < len(msgs) {
+		one := sizeOf(&msgs[n])
+		if err := k.topics.fits(&msgs[n], one); err != nil {
+			return n, size, err
+		}
+		if n > 0 && size+one > k.buffer.total/4 {
+			break
+		}
+		size += one
+		n++
+	}
+	return n, size, nil
 }
 
 // mayTake is why the line is closed, or nil.

@@ -3,10 +3,6 @@ package sink
 import (
 	"context"
 	"sync/atomic"
-
-	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
 // buffer bounds the bytes of messages that are sent and not yet acked. It has one
@@ -76,102 +72,12 @@ const (
 	headerOverhead = 10
 )
 
-// sizeOf is what a record takes: at least what it needs in a batch of its own,
+// sizeOf is what a message takes: at least what it needs in a batch of its own,
 // uncompressed, which is what the client measures.
-func sizeOf(r *kgo.Record) int64 {
-	size := recordOverhead + len(r.Key) + len(r.Value)
-	for i := range r.Headers {
-		size += headerOverhead + len(r.Headers[i].Key) + len(r.Headers[i].Value)
+func sizeOf(m *Message) int64 {
+	size := recordOverhead + len(m.Key) + len(m.Value)
+	for i := range m.Headers {
+		size += headerOverhead + len(m.Headers[i].Key) + len(m.Headers[i].Value)
 	}
 	return int64(size)
-}
-
-// parcel is what one call of Send hands to the client: records and headers in two
-// pieces of memory, and one promise for all of them. It goes back to the pool when
-// the last of its messages is acked; the client does not look at a record after its
-// promise.
-type parcel struct {
-	sink    *kafka
-	ack     Ack
-	records []kgo.Record
-	headers []kgo.RecordHeader
-	left    atomic.Int64                 // messages that are not acked, and one for Send
-	promise func(r *kgo.Record, e error) // settle, bound once
-}
-
-// parcel fills one with msgs.
-func (k *kafka) parcel(msgs []Message, ack Ack) *parcel {
-	p, ok := k.parcels.Get().(*parcel)
-	if !ok {
-		p = &parcel{sink: k}
-		p.promise = p.settle
-	}
-	p.ack = ack
-	p.fill(msgs)
-	p.left.Store(int64(len(msgs)) + 1)
-	k.open.Add(1)
-	return p
-}
-
-func (p *parcel) fill(msgs []Message) {
-	headers := 0
-	for i := range msgs {
-		headers += len(msgs[i].Headers)
-	}
-	p.records = grow(p.records, len(msgs))
-	p.headers = grow(p.headers, headers)[:0]
-	for i := range msgs {
-		m := &msgs[i]
-		first := len(p.headers)
-		for _, h := range m.Headers {
-			p.headers = append(p.headers, kgo.RecordHeader(h))
-		}
-		p.records[i] = kgo.Record{
-			Key: m.Key, Value: m.Value, Topic: m.Topic, Timestamp: m.Time, Partition: partitionOf(m),
-			Headers: p.headers[first:len(p.headers):len(p.headers)],
-		}
-	}
-}
-
-// byKey stands for the partition that the key decides.
-const byKey = -1
-
-func partitionOf(m *Message) int32 {
-	if m.Placed {
-		return m.Partition
-	}
-	return byKey
-}
-
-// grow is s with n elements, in new memory where it is too short.
-func grow[T any](s []T, n int) []T {
-	if cap(s) < n {
-		return make([]T, n)
-	}
-	return s[:n]
-}
-
-// settle is the promise: the client calls it once a record, one after the other.
-func (p *parcel) settle(r *kgo.Record, err error) {
-	defer fault.Catch(p.sink.caught)
-	k, size := p.sink, sizeOf(r) // of slices that we own; after the ack theirs are gone
-	if err != nil {
-		err = k.line.fail(func() error { return ackError(r.Topic, err) })
-	}
-	p.ack(err)
-	k.buffer.give(size)
-	p.release(1)
-}
-
-// release says that n of the messages are done with, acked or not taken.
-func (p *parcel) release(n int) {
-	if p.left.Add(-int64(n)) > 0 {
-		return
-	}
-	k := p.sink
-	clear(p.records)
-	clear(p.headers[:cap(p.headers)])
-	p.ack = nil
-	k.parcels.Put(p)
-	k.open.Done()
 }

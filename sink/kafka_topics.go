@@ -70,27 +70,27 @@ func checkTopicName(name string) error {
 
 func notInTopic(r rune) bool { return r == ':' || notInHost(r) }
 
-// fits is why a message can never be stored, or nil. Its topic has been learned, or
-// its name is impossible.
-func (t *topics) fits(r *kgo.Record) error {
-	if r.Topic != t.last {
-		limits, known := t.known[r.Topic]
+// fits is why a message of size bytes can never be stored, or nil. Its topic has been
+// learned, or its name is impossible.
+func (t *topics) fits(m *Message, size int64) error {
+	if m.Topic != t.last {
+		limits, known := t.known[m.Topic]
 		if !known {
-			return fault.NewData(fmt.Errorf("send: %w", checkTopicName(r.Topic)), "change what the topic's name is made of, --topic or the row")
+			return fault.NewData(fmt.Errorf("send: %w", checkTopicName(m.Topic)), "change what the topic's name is made of, --topic or the row")
 		}
-		t.last, t.lastBounds = r.Topic, limits
+		t.last, t.lastBounds = m.Topic, limits
 	}
-	if len(r.Key) == 0 {
+	if len(m.Key) == 0 {
 		return fault.NewData(errors.New("a message without a key has no place in the order"), "give the row an aggregate_id")
 	}
-	if r.Partition >= t.lastBounds.partitions {
+	if partition := partitionOf(m); partition >= t.lastBounds.partitions {
 		return fault.NewData(
-			fmt.Errorf("partition %d is not one of the %d that topic %s had when the session began", r.Partition, t.lastBounds.partitions, r.Topic),
+			fmt.Errorf("partition %d is not one of the %d that topic %s had when the session began", partition, t.lastBounds.partitions, m.Topic),
 			"name a partition that is there, or add partitions to the topic")
 	}
-	if size := sizeOf(r); size > t.lastBounds.bytes {
+	if size > t.lastBounds.bytes {
 		return fault.NewData(
-			fmt.Errorf("a message of %d bytes is larger than the %d that topic %s and max.request.size allow", size, t.lastBounds.bytes, r.Topic),
+			fmt.Errorf("a message of %d bytes is larger than the %d that topic %s and max.request.size allow", size, t.lastBounds.bytes, m.Topic),
 			"make the event smaller, or raise max.message.bytes of the topic and max.request.size in the sink's URL")
 	}
 	return nil

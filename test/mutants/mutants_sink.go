@@ -22,7 +22,7 @@ var sinkMutants = []mutant{
 	},
 	{
 		name: "kafka: a message that cannot be stored is passed by the next",
-		file: "sink/kafka.go", old: "\t\tk.line.halt(err)\n\t\tp.ack(err)", new: "\t\tp.ack(err)",
+		file: "sink/kafka.go", old: "\t\tk.line.halt(unfit)\n", new: "",
 		pkg: "./sink", test: "TestAnImpossibleMessageStopsTheLineAndKeepsWhatWasSent",
 	},
 	{
@@ -54,7 +54,7 @@ var sinkMutants = []mutant{
 	},
 	{
 		name: "kafka: a message with an empty key is sent",
-		file: "sink/kafka_topics.go", old: "if len(r.Key) == 0 {", new: "if r.Key == nil {",
+		file: "sink/kafka_topics.go", old: "if len(m.Key) == 0 {", new: "if m.Key == nil {",
 		pkg: "./sink", test: "TestAnImpossibleMessageStopsTheLineAndKeepsWhatWasSent",
 	},
 
@@ -81,7 +81,7 @@ var sinkMutants = []mutant{
 	},
 	{
 		name: "kafka: a message is given up with the context of its Send",
-		file: "sink/kafka.go", old: "k.client.Produce(context.Background(), r, p.promise)", new: "k.client.Produce(ctx, r, p.promise)",
+		file: "sink/kafka.go", old: "k.client.Produce(context.Background(), &records[i], promise)", new: "k.client.Produce(ctx, &records[i], promise)",
 		pkg: "./sink", test: "TestKafkaIsASink",
 	},
 	{
@@ -96,7 +96,7 @@ var sinkMutants = []mutant{
 	},
 	{
 		name: "kafka: memory of messages is used again before they are acked",
-		file: "sink/kafka_buffer.go", old: "p.left.Store(int64(len(msgs)) + 1)", new: "p.left.Store(1)",
+		file: "sink/kafka_parcel.go", old: "\tc.held.Add(1)\n", new: "",
 		pkg: "./sink", test: "TestKafkaIsASink",
 	},
 	{
@@ -106,14 +106,14 @@ var sinkMutants = []mutant{
 	},
 	{
 		name: "kafka: the buffer is never free again",
-		file: "sink/kafka_buffer.go", old: "\tk.buffer.give(size)\n", new: "\t_ = size\n",
+		file: "sink/kafka_parcel.go", old: "\tk.buffer.give(p.size)\n", new: "",
 		pkg: "./sink", test: "TestKafkaIsASink",
 	},
 
 	// Sizes and topics.
 	{
 		name: "kafka: what is too large is found out by the client, and overtaken",
-		file: "sink/kafka_topics.go", old: "size > t.lastLimit", new: "false",
+		file: "sink/kafka_topics.go", old: "size > t.lastBounds.bytes", new: "false",
 		pkg: "./sink", test: "TestAnImpossibleMessageStopsTheLineAndKeepsWhatWasSent|TestMessagesUpToTheLimitAreTaken",
 	},
 	{
@@ -128,7 +128,7 @@ var sinkMutants = []mutant{
 	},
 	{
 		name: "kafka: a topic is not made sure of",
-		file: "sink/kafka.go", old: "if err := k.topics.learn(ctx, msgs, k.line.cut); err != nil {", new: "for _, m := range msgs {\n\t\tk.topics.known[m.Topic] = 1 << 20\n\t}\n\tif err := error(nil); err != nil {",
+		file: "sink/kafka.go", old: "if err := k.topics.learn(ctx, msgs, k.line.cut); err != nil {", new: "for _, m := range msgs {\n\t\tk.topics.known[m.Topic] = bounds{1 << 20, 1 << 20}\n\t}\n\tif err := error(nil); err != nil {",
 		pkg: "./sink", test: "TestATopicIsMadeSureOfBeforeAnythingIsSent",
 	},
 	{
