@@ -47,8 +47,8 @@ nemesis: ## break things for DURATION=10m and prove that nothing is lost; SEED r
 	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v ./test/nemesis \
 		-nemesis.duration=$(or $(DURATION),10m) $(if $(SEED),-nemesis.seed=$(SEED))
 
-bench: ## measure PARTS=drain over ROUNDS=5 of EVENTS=1000000, beside what bounds it
-	@$(GO) run ./test/bench -parts $(or $(PARTS),drain) -rounds $(or $(ROUNDS),5) -events $(or $(EVENTS),1000000)
+bench: ## measure PARTS=drain,… over ROUNDS=5 of EVENTS=1000000, beside what bounds it
+	@$(GO) run ./test/bench $(if $(PARTS),-parts $(PARTS)) -rounds $(or $(ROUNDS),5) -events $(or $(EVENTS),1000000)
 
 lint: ## the rules of .golangci.yml
 	$(GOLANGCI) run ./...

@@ -71,8 +71,10 @@ func (l *backlog) make(ctx context.Context) error {
 	if _, err := l.conn.Exec(ctx, l.shape.setup); err != nil {
 		return fmt.Errorf("set the workload up: %w", err)
 	}
-	if err := l.fill(ctx); err != nil {
-		return fmt.Errorf("fill the outbox: %w", err)
+	if l.events > 0 {
+		if err := l.fill(ctx); err != nil {
+			return fmt.Errorf("fill the outbox: %w", err)
+		}
 	}
 	// The checkpoint writes the log's end, and leaves nothing to write for later.
 	if _, err := l.conn.Exec(ctx, "CHECKPOINT"); err != nil {

@@ -19,8 +19,10 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -40,6 +42,9 @@ type plan struct {
 	events   int    // of a backlog
 	binary   string // outboxcdc; empty builds it
 	contests []string
+	rates    []int         // of live traffic, events a second
+	seconds  time.Duration // that it lasts
+	idleTime time.Duration
 }
 
 // part is one of the measurements.
@@ -52,6 +57,9 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"drain", measureDrains},
+		{"latency", measureLatency},
+		{"handover", measureHandover},
+		{"idle", measureIdle},
 	}
 }
 
@@ -79,11 +87,14 @@ func parsePlan(args []string) (plan, error) {
 	for _, part := range parts() {
 		names = append(names, part.name)
 	}
-	chosen := flags.String("parts", "drain", "what to measure, of "+strings.Join(names, ","))
+	chosen := flags.String("parts", "drain,latency,handover,idle", "what to measure, of "+strings.Join(names, ","))
 	contests := flags.String("contestants", "", "who takes part, such as outboxcdc,coalesced; all when empty")
 	flags.IntVar(&p.rounds, "rounds", 5, "`times` that each is measured")
 	flags.IntVar(&p.events, "events", 1_000_000, "`number` of events of a backlog")
 	flags.StringVar(&p.binary, "outboxcdc", "", "the outboxcdc `binary`; built when empty")
+	rates := flags.String("rates", "100,1000,5000,20000", "events a second of live traffic")
+	flags.DurationVar(&p.seconds, "traffic", 5*time.Second, "how `long` a run of live traffic is")
+	flags.DurationVar(&p.idleTime, "idle", time.Minute, "how `long` to look at an idle process")
 	if err := flags.Parse(args); err != nil {
 		return p, err
 	}
@@ -95,6 +106,13 @@ func parsePlan(args []string) (plan, error) {
 	}
 	if *contests != "" {
 		p.contests = strings.Split(*contests, ",")
+	}
+	for text := range strings.SplitSeq(*rates, ",") {
+		rate, err := strconv.Atoi(text)
+		if err != nil || rate < 1 {
+			return p, fmt.Errorf("-rates: %q is no number of events a second", text)
+		}
+		p.rates = append(p.rates, rate)
 	}
 	if p.rounds < 1 || p.events < 1 {
 		return p, errors.New("rounds and events must be positive")
