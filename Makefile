@@ -12,7 +12,7 @@ BUILD_ENV := CGO_ENABLED=0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-unit test-e2e test-page test-deploy release lint mutants nemesis sim bench docker clean FORCE
+.PHONY: help build demo test test-unit test-e2e test-page test-deploy release lint mutants nemesis sim bench profile docker clean FORCE
 .NOTPARALLEL: # the tests take all cores, one kind after the other
 
 help: ## show this
@@ -50,8 +50,12 @@ nemesis: ## break things for DURATION=10m and prove that nothing is lost; SEED r
 bench: ## measure PARTS=drain,… over ROUNDS=5 of EVENTS=1000000, beside what bounds it
 	@$(GO) run ./test/bench $(if $(PARTS),-parts $(PARTS)) -rounds $(or $(ROUNDS),5) -events $(or $(EVENTS),1000000)
 
+profile: ## where the CPU goes while EVENTS=1000000 are drained: cpu1.prof, cpu2.prof
+	@$(GO) run ./test/bench -parts profile -events $(or $(EVENTS),1000000)
+
 lint: ## the rules of .golangci.yml
 	$(GOLANGCI) run ./...
+	$(GO) vet -tags profiles ./cmd/outboxcdc
 
 build: bin/outboxcdc ## the command, into bin/
 

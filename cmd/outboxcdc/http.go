@@ -33,6 +33,7 @@ func newHandler(s *sampler) http.Handler {
 	})
 	mux.Handle("GET /metrics", newMetrics(s.slot, s.stats))
 	servePage(mux, s)
+	serveProfiles(mux)
 	return mux
 }
 

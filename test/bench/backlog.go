@@ -22,6 +22,7 @@ type shape struct {
 	partitions int    // of each topic
 	extra      string // SQL that each transaction runs besides
 	setup      string // SQL before all
+	split      bool   // the outbox is several tables, see split.go
 }
 
 // usual is an event of about 350 bytes in its table: a payload of 250, and a hundred
@@ -61,15 +62,17 @@ func (l *backlog) make(ctx context.Context) error {
 	if err := l.bench.onPostgres(ctx, "CREATE DATABASE "+l.name); err != nil {
 		return err
 	}
-	if err := l.bench.init(ctx, l.name, l.slot); err != nil {
-		return err
-	}
 	var err error
 	if l.conn, err = l.bench.connect(ctx, l.name); err != nil {
 		return err
 	}
 	if _, err := l.conn.Exec(ctx, l.shape.setup); err != nil {
 		return fmt.Errorf("set the workload up: %w", err)
+	}
+	for _, p := range l.portions() {
+		if err := l.bench.init(ctx, l.name, p); err != nil {
+			return err
+		}
 	}
 	if l.events > 0 {
 		if err := l.fill(ctx); err != nil {
@@ -80,7 +83,7 @@ func (l *backlog) make(ctx context.Context) error {
 	if _, err := l.conn.Exec(ctx, "CHECKPOINT"); err != nil {
 		return err
 	}
-	return l.conn.QueryRow(ctx, "SELECT count(*)::int, pg_current_wal_lsn()::text FROM outbox").Scan(&l.events, &l.end)
+	return l.conn.QueryRow(ctx, "SELECT pg_current_wal_lsn()::text").Scan(&l.end)
 }
 
 // onPostgres runs one statement in the database postgres.
@@ -94,8 +97,8 @@ func (b *bench) onPostgres(ctx context.Context, sql string) error {
 }
 
 // init is `outboxcdc init`, as a user would run it.
-func (b *bench) init(ctx context.Context, database, slot string) error {
-	cmd := exec.CommandContext(ctx, b.binary, "init", "--slot", slot) //nolint:gosec // our own command
+func (b *bench) init(ctx context.Context, database string, p portion) error {
+	cmd := exec.CommandContext(ctx, b.binary, append([]string{"init"}, p.flags()...)...) //nolint:gosec // our own command
 	cmd.Env = append(os.Environ(), "OUTBOXCDC_DATABASE_URL="+b.postgres.URL(database))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("outboxcdc init: %w: %s", err, out)
@@ -113,10 +116,12 @@ func (l *backlog) drop(ctx context.Context) error {
 	return errors.Join(append(errs, l.bench.onPostgres(ctx, "DROP DATABASE IF EXISTS "+l.name+" WITH (FORCE)"))...)
 }
 
-// fill writes the events, in transactions of the shape's size. The server does it all
-// by itself, which is several times as fast as being told each row.
+// fill writes the events, in transactions of the shape's size, the last of which may
+// make them a few more. The server does it all by itself, which is several times as
+// fast as being told each row.
 func (l *backlog) fill(ctx context.Context) error {
 	transactions := max(1, l.events/l.shape.rows/writers)
+	l.events = transactions * writers * l.shape.rows
 	group, ctx := errgroup.WithContext(ctx)
 	for writer := range writers {
 		group.Go(func() error {

@@ -108,13 +108,14 @@ func (b *bench) close() error {
 }
 
 // build makes a command of this module as a release would be.
-func (b *bench) build(ctx context.Context, name, command string) (string, error) {
+func (b *bench) build(ctx context.Context, name, command string, more ...string) (string, error) {
 	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return "", fmt.Errorf("find the module: %w", err)
 	}
 	path := filepath.Join(b.dir, name)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", path, command) //nolint:gosec // our own commands
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-o", path}, append(more, command)...)
+	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // our own commands
 	cmd.Dir = strings.TrimSpace(string(module))
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -24,8 +24,8 @@ type contestant struct {
 
 // entry is what a contestant is given.
 type entry struct {
+	portion  // with the slot that is to be read
 	database string
-	slot     string
 	form     string // of topics
 	http     string // an address to listen on
 }
@@ -55,8 +55,8 @@ func (b *bench) contestants() []contestant {
 
 // runOurs is outboxcdc as its documentation has it, every guarantee on.
 func runOurs(ctx context.Context, b *bench, e entry) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, b.binary, "stream", "--slot", e.slot, //nolint:gosec // our own command
-		"--sink", "kafka://"+b.brokers(), "--topic", e.form, "--http", e.http)
+	args := append([]string{"stream", "--sink", "kafka://" + b.brokers(), "--topic", e.form, "--http", e.http}, e.flags()...)
+	cmd := exec.CommandContext(ctx, b.binary, args...) //nolint:gosec // our own command
 	cmd.Env = append(os.Environ(), "OUTBOXCDC_DATABASE_URL="+b.postgres.URL(e.database))
 	return cmd
 }

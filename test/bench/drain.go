@@ -28,37 +28,48 @@ func measureDrains(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// measureShape lets all contestants drain one backlog, round after round, each round
-// begun by another one.
+// measureShape lets all contestants drain one backlog.
 func (b *bench) measureShape(ctx context.Context, s shape, events int) error {
-	l, err := b.newBacklog(ctx, s, events)
+	all := b.contestants()
+	results, n, err := b.contest(ctx, s, events, all)
 	if err != nil {
 		return err
 	}
-	all := b.contestants()
+	b.printf("\n%s, backlog of %d events, medians of %d rounds\n\n", s.name, n, b.rounds)
+	b.printTable(all, results)
+	return nil
+}
+
+// contest makes a backlog and lets all drain it, round after round, each round begun by
+// another one. It gives how many events the backlog had.
+func (b *bench) contest(ctx context.Context, s shape, events int, all []contestant) (map[string][]result, int, error) {
+	l, err := b.newBacklog(ctx, s, events)
+	if err != nil {
+		return nil, 0, err
+	}
 	results := map[string][]result{}
 	for round := range b.rounds {
 		for i := range all {
 			c := all[(i+round)%len(all)]
 			r, err := l.drain(ctx, c)
 			if err != nil {
-				return errors.Join(fmt.Errorf("%s, %s: %w", s.name, c.name, err), l.drop(ctx))
+				return nil, 0, errors.Join(fmt.Errorf("%s, %s: %w", s.name, c.name, err), l.drop(ctx))
 			}
 			b.printf("  %-22s %7.1f k/s %6.2f µs %6.1f MiB  walsender %3.0f %%\n", c.name, r.rate/1e3, r.cpu, r.peak, 100*r.sender)
 			results[c.name] = append(results[c.name], r)
 		}
 	}
-	b.printf("\n%s, backlog of %d events, medians of %d rounds\n\n", s.name, l.events, b.rounds)
-	b.printTable(all, results)
-	return l.drop(ctx)
+	return results, l.events, l.drop(ctx)
 }
 
 // heat is one run of one contestant.
 type heat struct {
 	*backlog
 	contestant contestant
+	portion    portion
 	entry      entry
 	board      *board
+	shared     bool // the topics are others' too
 	child      *child
 	sender     int // pid of the walsender
 }
@@ -67,7 +78,7 @@ type heat struct {
 // moment the server has given it the slot until the last event is where it belongs: in
 // Kafka, and for one that sends nowhere, out of the server.
 func (l *backlog) drain(ctx context.Context, c contestant) (result, error) {
-	h := &heat{backlog: l, contestant: c}
+	h := l.newHeat(c)
 	if err := h.prepare(ctx); err != nil {
 		return result{}, errors.Join(err, h.clear(ctx))
 	}
@@ -75,17 +86,24 @@ func (l *backlog) drain(ctx context.Context, c contestant) (result, error) {
 	return r, errors.Join(err, h.clear(ctx))
 }
 
+func (l *backlog) newHeat(c contestant) *heat {
+	return &heat{backlog: l, contestant: c, portion: portion{slot: l.slot}}
+}
+
+// prepare makes topics, unless there are some, and a copy of the slot.
 func (h *heat) prepare(ctx context.Context) error {
-	var err error
-	if h.entry.http, err = freeAddress(); err != nil {
+	address, err := freeAddress()
+	if err != nil {
 		return err
 	}
-	if h.board, err = h.bench.newBoard(ctx, h.shape); err != nil {
-		return err
+	if h.board == nil {
+		if h.board, err = h.bench.newBoard(ctx, h.shape); err != nil {
+			return err
+		}
 	}
-	h.entry.database, h.entry.form = h.name, h.board.form
+	h.entry = entry{portion: h.portion, database: h.name, form: h.board.form, http: address}
 	h.entry.slot = h.bench.name("copy")
-	_, err = h.conn.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2)", h.slot, h.entry.slot)
+	_, err = h.conn.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2)", h.portion.slot, h.entry.slot)
 	if err != nil {
 		return fmt.Errorf("copy the slot: %w", err)
 	}
@@ -99,7 +117,7 @@ func (h *heat) clear(ctx context.Context) error {
 		h.child.kill()
 	}
 	var errs []error
-	if h.board != nil {
+	if h.board != nil && !h.shared {
 		errs = append(errs, h.board.drop(ctx))
 	}
 	if h.entry.slot != "" {
@@ -194,15 +212,19 @@ func (h *heat) measure(ctx context.Context) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	n := float64(h.events)
-	took := to.at.Sub(from.at)
+	return to.since(from, h.events, peak), nil
+}
+
+// since is what the drain of so many events cost, of which from was the beginning.
+func (u usage) since(from usage, events int, peak int64) result {
+	n, took := float64(events), u.at.Sub(from.at)
 	return result{
 		rate:        n / took.Seconds(),
-		cpu:         float64((to.own - from.own).Microseconds()) / n,
-		sender:      float64(to.sender-from.sender) / float64(took),
+		cpu:         float64((u.own - from.own).Microseconds()) / n,
+		sender:      float64(u.sender-from.sender) / float64(took),
 		peak:        float64(peak) / (1 << 20),
-		allocations: (to.allocations - from.allocations) / n,
-	}, nil
+		allocations: (u.allocations - from.allocations) / n,
+	}
 }
 
 // complete compares what the topics hold after the end with what was written, and asks

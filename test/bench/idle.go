@@ -16,7 +16,7 @@ func measureIdle(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	h := &heat{backlog: l, contestant: b.contestants()[0]}
+	h := l.newHeat(b.contestants()[0])
 	err = h.prepare(ctx)
 	if err == nil {
 		err = h.idle(ctx)

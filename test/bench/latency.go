@@ -84,7 +84,7 @@ func (l *backlog) latency(ctx context.Context, c contestant, t *traffic) (delay,
 
 // streamed is a run of a contestant on a copy of the slot.
 func (l *backlog) streamed(ctx context.Context, c contestant, t *traffic, old int) (*consumer, error) {
-	h := &heat{backlog: l, contestant: c}
+	h := l.newHeat(c)
 	err := h.prepare(ctx)
 	var seen *consumer
 	if err == nil {

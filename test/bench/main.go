@@ -60,6 +60,10 @@ func parts() []part {
 		{"latency", measureLatency},
 		{"handover", measureHandover},
 		{"idle", measureIdle},
+		{"shapes", measureShapes},
+		{"growth", measureGrowth},
+		{"split", measureSplit},
+		{"profile", measureProfile},
 	}
 }
 
