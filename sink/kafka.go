@@ -41,6 +41,7 @@ type kafka struct {
 	crates  sync.Pool
 	parcels sync.Pool
 	open    sync.WaitGroup // parcels with messages that are not acked
+	linger  time.Duration
 	logger  *slog.Logger
 	caught  func(bug error) // ends the line
 
@@ -100,6 +101,7 @@ func (s *kafkaSettings) connect(o Options) (*kafka, *kafkaDialer, error) {
 		buffer:  newBuffer(o.BufferBytes),
 		spread:  newFrozenPartitions(),
 		crates:  sync.Pool{New: newCrate},
+		linger:  s.linger,
 		logger:  o.Logger,
 		closing: make(chan struct{}),
 		buried:  make(chan struct{}),
@@ -214,8 +216,35 @@ func (k *kafka) Send(ctx context.Context, msgs []Message, ack Ack) error {
 		}
 		msgs = msgs[n:]
 	}
+	k.hurry()
 	return nil
 }
+
+// quietBytes are so few in flight that nothing is gained by waiting for more: some
+// sixty events of 350 bytes. At 5,000 events a second fewer are under way, if the
+// broker answers within milliseconds; in a backlog always more.
+const quietBytes = 32 << 10
+
+// hurry ends the linger of what was just sent, when little is in flight: on a quiet
+// log an event leaves at once, and on a busy one batches gather. A flush that need not
+// wait for acks is the client's only way to say so. It looks at each partition that
+// the client knows, so it is left out where they are thousands.
+func (k *kafka) hurry() {
+	if k.linger == 0 || k.buffer.used.Load() > quietBytes || k.topics.partitions > maxHurried {
+		return
+	}
+	k.client.Flush(over) //nolint:errcheck // it ends with the context, at once
+}
+
+// maxHurried partitions take a flush some 30 µs.
+const maxHurried = 1000
+
+// over is a context that has ended.
+var over = func() context.Context { //nolint:gochecknoglobals // a constant
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 // sendSome hands over the first of msgs and says how many. A message that can never
 // be stored is acked with the reason and ends the line, before anything of its key

@@ -19,10 +19,10 @@ import (
 const (
 	defaultClientID = "outboxcdc"
 
-	// defaultLinger is none: the client writes what it has as soon as the broker may
-	// be given another request. On a quiet log an event leaves at once; on a busy one
-	// five requests are under way, and what comes meanwhile gathers for the next.
-	defaultLinger = 0
+	// defaultLinger is what Kafka's own producer waits since 4.0 (KIP-1030). It holds
+	// while the log is busy, see hurry: requests of a few records each would cost the
+	// broker and us the same as full ones.
+	defaultLinger = 5 * time.Millisecond
 
 	// defaultCompression costs the least where it is built and where it is read,
 	// and every broker since 0.11 and every client knows it.

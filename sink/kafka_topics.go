@@ -28,6 +28,8 @@ type topics struct {
 	logger *slog.Logger
 	known  map[string]bounds
 
+	partitions int // of all that are known
+
 	last       string // the topic of the last message, and its bounds
 	lastBounds bounds
 }
@@ -313,6 +315,7 @@ func (t *topics) remember(ctx context.Context, ready []readyTopic) error {
 			t.limits.lower(name, int32(bytes))
 		}
 		t.known[name] = bounds{int64(t.limits.of(name)), topic.partitions}
+		t.partitions += int(topic.partitions)
 	}
 	return nil
 }

@@ -30,13 +30,18 @@ var speedMutants = []mutant{
 		pkg: "./wal", test: "TestTheKernelWaitsAndForgets",
 	},
 	{
-		name: "speed: what is there already is waited for",
-		file: "wal/pace_linux.go", old: "here >= want || err != nil", new: "err != nil",
-		pkg: "./wal", test: "TestTheKernelWaitsAndForgets",
-	},
-	{
 		name: "speed: a crate is used again while one of its messages is not acked",
 		file: "sink/kafka_parcel.go", old: "\tif c.held.Add(-1) > 0 {", new: "\tif c.held.Add(-1) > 1 {",
 		pkg: "./sink", test: "TestKafkaIsASink",
+	},
+	{
+		name: "speed: an event on a quiet log lingers",
+		file: "sink/kafka.go", old: "\tk.hurry()\n", new: "",
+		pkg: "./sink", test: "TestAnEventOnAQuietLogDoesNotLinger",
+	},
+	{
+		name: "speed: a busy log never lingers",
+		file: "sink/kafka.go", old: "k.buffer.used.Load() > quietBytes", new: "k.buffer.used.Load() < 0",
+		pkg: "./sink", test: "TestEventsOfABusyLogLinger",
 	},
 }
