@@ -12,7 +12,7 @@ import (
 )
 
 // DefaultWatchInterval is how often Watch looks unless told otherwise.
-const DefaultWatchInterval = 10 * time.Second
+const DefaultWatchInterval = 2 * time.Second
 
 // lookTimeout bounds one look, so that a link that is dead is not waited for.
 const lookTimeout = 15 * time.Second
