@@ -66,19 +66,39 @@ func (e *excerpt) Run(ctx context.Context, stop <-chan struct{}, out chan<- wal.
 	defer close(out)
 	reading, end := context.WithCancel(ctx)
 	defer end()
-	batches := make(chan wal.Batch)
+	batches, gone := make(chan wal.Batch), make(chan struct{})
 	var reader errgroup.Group
-	reader.Go(func() error { return e.stream.Run(reading, stop, batches) })
-	e.pass(stop, batches, out)
+	reader.Go(func() (err error) {
+		defer close(gone)
+		defer fault.Catch(func(bug error) { err = bug })
+		return e.stream.Run(reading, stop, batches)
+	})
+	e.pass(stop, gone, batches, out)
 	end()
-	for range batches { // what it still gives is behind the end, or nobody wants it any more
+	// What it still gives is behind the end, or nobody wants it any more.
+	for _, more := next(batches, gone); more; {
+		_, more = next(batches, gone)
 	}
 	return reader.Wait()
 }
 
+// next is false when there are no more batches, or who gave them broke.
+func next(batches <-chan wal.Batch, gone <-chan struct{}) (batch wal.Batch, more bool) {
+	select {
+	case batch, more = <-batches:
+		return batch, more
+	case <-gone:
+		return batch, false
+	}
+}
+
 // pass passes batches on up to the end.
-func (e *excerpt) pass(stop <-chan struct{}, batches <-chan wal.Batch, out chan<- wal.Batch) {
-	for batch := range batches {
+func (e *excerpt) pass(stop, gone <-chan struct{}, batches <-chan wal.Batch, out chan<- wal.Batch) {
+	for {
+		batch, more := next(batches, gone)
+		if !more {
+			return
+		}
 		batch, last := e.cut(batch)
 		if len(batch.Rows) > 0 || batch.End != 0 {
 			select {
@@ -130,7 +150,10 @@ func (e *excerpt) each(ctx context.Context, visit func(batch wal.Batch) error) e
 	defer end()
 	stop, batches := make(chan struct{}), make(chan wal.Batch)
 	var reader errgroup.Group
-	reader.Go(func() error { return e.Run(ctx, stop, batches) })
+	reader.Go(func() (err error) {
+		defer fault.Catch(func(bug error) { err = bug })
+		return e.Run(ctx, stop, batches)
+	})
 	var visited error
 	for batch := range batches {
 		batch.Hold()

@@ -26,7 +26,7 @@ type Replay struct {
 	config  ReplayConfig
 	plan    *outbox.Plan // how rows become messages
 	logger  *slog.Logger
-	runs    *checkpoint.Runs
+	runs    *checkpoint.Runs // nil on a standby, which keeps no record
 	run     checkpoint.Run
 	reached reached
 	goal    int64 // rows; 0 when it is not known beforehand
@@ -87,12 +87,18 @@ func (c *ReplayConfig) check() error {
 const maxRate = 1_000_000
 
 func (r *Replay) open(ctx context.Context) error {
-	options := r.config.storeOptions()
-	var err error
-	if r.runs, err = checkpoint.OpenRuns(ctx, options); err != nil {
-		return err
-	}
 	return withConn(ctx, r.config.Wal, func(conn *wal.Conn) error {
+		standby, err := conn.Standby(ctx)
+		switch {
+		case err != nil:
+			return err
+		case standby:
+			return r.openStandby(ctx, conn)
+		}
+		options := r.config.storeOptions()
+		if r.runs, err = checkpoint.OpenRuns(ctx, options); err != nil {
+			return err
+		}
 		if r.config.Run != "" {
 			return r.takeUp(ctx, conn)
 		}
@@ -100,13 +106,34 @@ func (r *Replay) open(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p := &planner{config: r.config, conn: conn, store: store}
-		if err = p.gather(ctx); err == nil {
-			r.Plan, err = p.plan(ctx)
-		}
-		r.run.System = p.identity.System
-		return errors.Join(err, store.Close())
+		return errors.Join(r.makePlan(ctx, &planner{config: r.config, conn: conn, store: store}), store.Close())
 	})
+}
+
+func (r *Replay) makePlan(ctx context.Context, p *planner) error {
+	err := p.gather(ctx)
+	if err == nil {
+		r.Plan, err = p.plan(ctx)
+	}
+	r.run.System = p.identity.System
+	return err
+}
+
+// openStandby plans a replay of log that was restored from an archive. There the slot
+// is a bookmark that was made on the standby; positions, history and record are the
+// primary's, and nothing can be written.
+func (r *Replay) openStandby(ctx context.Context, conn *wal.Conn) error {
+	if r.config.Run != "" {
+		return fault.NewUsage(errors.New("a replay from a standby is not recorded, so none can go on"), "plan it again with --from-lsn")
+	}
+	if err := r.makePlan(ctx, &planner{config: r.config, conn: conn, standby: true}); err != nil {
+		return err
+	}
+	if !r.Plan.Exact() {
+		return fault.NewOperator(fmt.Errorf("no bookmark on this standby stands at or before %v", r.Plan.From), "see docs/runbook.md, about log from an archive")
+	}
+	r.Plan.Notes = append(r.Plan.Notes, "this is a standby: the replay is not recorded and cannot go on when it is interrupted")
+	return nil
 }
 
 // takeUp reads what an earlier process has begun.
@@ -195,10 +222,13 @@ func (r *Replay) Run(ctx context.Context, stop <-chan struct{}) error {
 
 // interrupted is what a replay ends with that was stopped.
 func (r *Replay) interrupted() error {
+	advice := "it goes on with --run " + r.Plan.Run
+	if r.runs == nil {
+		advice = fmt.Sprintf("plan it again with --from-lsn %v", max(r.Plan.From, r.reached.LSN))
+	}
 	return &fault.Error{
-		Class:  fault.Transient,
-		Err:    fmt.Errorf("replay %s was stopped after %d events", r.Plan.Run, r.run.Sent),
-		Advice: "it goes on with --run " + r.Plan.Run,
+		Class: fault.Transient, Advice: advice,
+		Err: fmt.Errorf("replay %s was stopped after %d events", r.Plan.Run, r.run.Sent),
 	}
 }
 
@@ -215,6 +245,9 @@ func (r *Replay) begin(ctx context.Context) error {
 		return fmt.Errorf("record the replay: %w", err)
 	}
 	r.run = checkpoint.Run{ID: r.Plan.Run, Slot: r.config.Wal.Slot, System: r.run.System, Plan: plan}
+	if r.runs == nil {
+		return nil
+	}
 	if err := r.runs.Prepare(ctx); err != nil {
 		return err
 	}
@@ -369,8 +402,10 @@ func (s *runStore) Save(ctx context.Context, p checkpoint.Position) error {
 	}
 	run := s.r.run
 	run.Reached, run.Sent, run.Finished = text, s.r.before+int64(s.acked()), whole
-	if err := s.r.runs.Reach(ctx, run); err != nil {
-		return err
+	if s.r.runs != nil {
+		if err := s.r.runs.Reach(ctx, run); err != nil {
+			return err
+		}
 	}
 	s.r.run, s.r.reached = run, at
 	s.r.progress(run.Sent, at.LSN)
@@ -399,7 +434,7 @@ func finiteSession(config *Config, plan *outbox.Plan, source Source, broker sink
 	return &session{
 		source: source, mapper: outbox.NewMapper(plan), sink: broker,
 		tracker: tracker, saver: keeper, budget: newBudget(config.BufferBytes),
-		drain: config.DrainTimeout, queue: config.QueueBatches, finite: true, seen: seen,
+		drain: config.DrainTimeout, queue: config.QueueBatches, finite: true, seen: seen, bugs: make(chan error, 1),
 		read: func() wal.LSN { return tracker.Begun().LSN }, draining: func() {},
 	}
 }

@@ -58,7 +58,8 @@ func (p *Plan) Exact() bool { return p.Slot != "" }
 type planner struct {
 	config    ReplayConfig
 	conn      *wal.Conn
-	store     checkpoint.Store
+	store     checkpoint.Store // nil on a standby
+	standby   bool
 	identity  wal.Identity
 	slot      *wal.Slot // the live one; nil when there is none
 	saved     *checkpoint.Position
@@ -79,6 +80,9 @@ func (p *planner) gather(ctx context.Context) (err error) {
 	}
 	if p.bookmarks, err = bookmarks(ctx, p.conn, p.config.Wal.Slot); err != nil {
 		return err
+	}
+	if p.standby {
+		return nil
 	}
 	saved, err := p.store.Load(ctx)
 	switch {
@@ -110,7 +114,9 @@ func (p *planner) plan(ctx context.Context) (*Plan, error) {
 	if p.fromSlot(plan) {
 		return plan, nil
 	}
-	err = p.fromTable(ctx, plan)
+	if !p.standby {
+		err = p.fromTable(ctx, plan)
+	}
 	return plan, err
 }
 
@@ -122,6 +128,8 @@ func (p *planner) end() (wal.LSN, error) {
 		return 0, fault.NewUsage(fmt.Errorf("the log ends at %v, before %v", p.identity.Flush, p.config.To), "give a smaller --to-lsn")
 	case p.config.To != 0:
 		return p.config.To, nil
+	case p.standby:
+		return p.identity.Flush, nil // what it has replayed
 	case p.slot != nil && p.slot.Confirmed != 0:
 		return min(p.slot.Confirmed, p.identity.Flush), nil
 	case p.saved != nil && p.saved.System == p.identity.System && p.saved.Timeline == p.identity.Timeline:

@@ -127,6 +127,16 @@ func (c *Conn) NextXID(ctx context.Context) (uint64, error) {
 	return next[0], nil
 }
 
+// Standby says whether the server is in recovery: it can be read from and not written
+// to.
+func (c *Conn) Standby(ctx context.Context) (bool, error) {
+	standby, err := fetch[bool](ctx, c.pg, "SELECT to_json(pg_is_in_recovery())::text")
+	if err != nil {
+		return false, fmt.Errorf("ask whether the server is a standby: %w", err)
+	}
+	return standby[0], nil
+}
+
 // Settings of the server that bound what slots may keep.
 type logBounds struct {
 	KeepBytes int64 `json:"keep_bytes"` // max_slot_wal_keep_size; -1 is no limit
@@ -190,6 +200,7 @@ func (c *Conn) CreateSlotInSnapshot(ctx context.Context) (Rebirth, error) {
 	made := make(chan creation, 1)
 	// Ends with the command, which cancelCreation ends at the latest.
 	go func() {
+		defer fault.Catch(func(bug error) { made <- creation{err: bug} })
 		answer, err := c.command(context.WithoutCancel(ctx),
 			fmt.Sprintf("CREATE_REPLICATION_SLOT %s LOGICAL %s USE_SNAPSHOT", quoteName(c.config.Slot), quoteName(plugin)), 2)
 		if err != nil {

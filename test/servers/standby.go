@@ -222,3 +222,50 @@ func empty(dir string) error {
 	}
 	return err
 }
+
+// Archived makes a server keep its log in an archive of its own, for ArchiveStandby.
+func Archived() Option {
+	return func(c *Config) {
+		Setting("archive_mode", "on")(c)
+		Setting("archive_command", "mkdir -p archive && cp %p archive/%f")(c)
+	}
+}
+
+// ArchiveStandby makes a standby from a base backup of this server as it is now, which
+// was started with Archived. It reads the archive alone, through a script that is given
+// the archive, the name of a file and where to put it. It does not run yet, and ends
+// with the test.
+func (p *PostgresServer) ArchiveStandby(tb testing.TB, script string) *PostgresServer {
+	tb.Helper()
+	ctx, cancel := bounded()
+	defer cancel()
+	conn := p.Conn(tb, "postgres")
+	_, err := conn.Exec(ctx, "select pg_backup_start('archive', fast => true)")
+	must(tb, err)
+	standby := p.copied(tb, []string{"pg_wal", "pg_replslot", archiveDir})
+	var label string
+	must(tb, conn.QueryRow(ctx, "select labelfile from pg_backup_stop(wait_for_archive => false)").Scan(&label))
+	content, err := os.ReadFile(script) //nolint:gosec // the test names it
+	must(tb, err)
+	must(tb, errors.Join(standby.put("backup_label", label), standby.put("gate.sh", string(content)), standby.touch("standby.signal")))
+	must(tb, configure(standby.dataDir, map[string]string{
+		"restore_command":             "sh gate.sh " + filepath.Join(p.dataDir, archiveDir) + " %f %p",
+		"wal_retrieve_retry_interval": "100ms",
+		"archive_mode":                "off",
+	}))
+	return standby
+}
+
+const archiveDir = "archive"
+
+// SetGate names the last segment that the archive's script gives out; empty lets all
+// pass.
+func (p *PostgresServer) SetGate(tb testing.TB, segment string) {
+	tb.Helper()
+	gate := filepath.Join(archiveDir, "gate")
+	if segment == "" {
+		must(tb, os.Remove(filepath.Join(p.dataDir, gate)))
+		return
+	}
+	must(tb, p.put(gate, segment))
+}
