@@ -53,6 +53,9 @@ bench: ## measure PARTS=drain,… over ROUNDS=5 of EVENTS=1000000, beside what b
 profile: ## where the CPU goes while EVENTS=1000000 are drained: cpu1.prof, cpu2.prof
 	@$(GO) run ./test/bench -parts profile -events $(or $(EVENTS),1000000)
 
+recoveries: ## lose and recover a slot under load, RUNS=200 times: nothing missing
+	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v -run TestARecoveryUnderLoad ./test -recover.runs=$(or $(RUNS),200)
+
 lint: ## the rules of .golangci.yml
 	$(GOLANGCI) run ./...
 	$(GO) vet -tags profiles ./cmd/outboxcdc

@@ -72,6 +72,7 @@ func TestARecoveryUnderLoadMissesNothingAndDoublesOnlyWhatWasInFlight(t *testing
 		before := l.w.written.Load()
 		eventually(t, time.Minute, "the service goes on writing", func() bool { return l.w.written.Load() > before+100+random.Int64N(400) })
 		committed := l.longTransactions(t, random)
+		l.sampled(t)
 		r.abort()
 		l.lose(t, losses[ways[random.IntN(len(ways))]])
 		done := l.recover(t)
@@ -89,6 +90,15 @@ func TestARecoveryUnderLoadMissesNothingAndDoublesOnlyWhatWasInFlight(t *testing
 	r.drain(t)
 	doubled := l.checkRecovered(t, limits)
 	t.Logf("%d recoveries: %d events, %d doubled", *recoverRuns, l.w.written.Load(), doubled)
+}
+
+// sampled waits until a snapshot is known to be delivered.
+func (l *line) sampled(t *testing.T) {
+	t.Helper()
+	eventually(t, time.Minute, "a snapshot is delivered", func() (known bool) {
+		l.ask(t, "select delivered is not null from outboxcdc.checkpoint where slot = $1", &known, l.slot)
+		return known
+	})
 }
 
 // longTransactions opens transactions that have written, and commits each at its own
@@ -180,6 +190,7 @@ const commitRecordBytes = 1 << 20
 // TestARecoveryThatDiesAtAnyStepIsBegunAnew kills the recovery at each of its steps; a
 // stream is refused until another one has come to its end.
 func TestARecoveryThatDiesAtAnyStepIsBegunAnew(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	limits := map[string]wal.LSN{}
 	for _, point := range []failpoint.Point{
@@ -190,6 +201,7 @@ func TestARecoveryThatDiesAtAnyStepIsBegunAnew(t *testing.T) {
 		if err := l.w.write(walContext(t), 500, 2); err != nil {
 			t.Fatal(err)
 		}
+		l.sampled(t)
 		r.abort()
 		l.lose(t, losses["dropped and made anew"])
 		if err := l.w.write(walContext(t), 500, 2); err != nil {
@@ -231,6 +243,7 @@ func (l *line) checkComplete(t *testing.T) {
 }
 
 func TestARecoveryOfASlotThatIsSoundOrUnknownIsRefused(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	wantRefusal(t, command(t, nil, l.recoverArgs()...), fault.ExitOperator, "no position is saved")
 	r := l.run(t)

@@ -107,7 +107,7 @@ func lsn(tb testing.TB, text string) wal.LSN {
 func (l *line) atRate(tb testing.TB, perSecond int) (stop func()) {
 	tb.Helper()
 	const writers, each = 2, 5
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	ended := make(chan error, writers)
 	for writer := range writers {
 		conn := l.db.Server.Conn(tb, l.db.Name)
@@ -287,6 +287,7 @@ func TestAReplayFromTheTableIsASupersetThatMissesNothing(t *testing.T) {
 }
 
 func TestAReplayThatReachesBackTooFarNamesTheOldestPositionPossible(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	r := l.run(t)
 	l.insert(t, "a", "1")
@@ -319,6 +320,7 @@ func TestAReplayThatReachesBackTooFarNamesTheOldestPositionPossible(t *testing.T
 // TestAReplayGoesOnWhereItWasInterrupted interrupts replays of either source by a
 // signal and by kill -9.
 func TestAReplayGoesOnWhereItWasInterrupted(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	s := l.stream(t)
 	l.insert(t, "first", `{"n": 1}`)
@@ -385,6 +387,7 @@ func (l *line) interruptedReplays(t *testing.T, from string, events int) {
 }
 
 func TestPeekShowsWhatWaitsAndMovesNothing(t *testing.T) {
+	t.Parallel()
 	l := tableLine(t, servers.SharedPostgres(t), looseOutbox)
 	r := l.run(t)
 	l.insert(t, "a", "1")
@@ -409,6 +412,7 @@ func TestPeekShowsWhatWaitsAndMovesNothing(t *testing.T) {
 }
 
 func TestSkipPassesExactlyOneTransaction(t *testing.T) {
+	t.Parallel()
 	l := tableLine(t, servers.SharedPostgres(t), looseOutbox)
 	r := l.run(t)
 	l.insert(t, "a", "1")
@@ -481,6 +485,7 @@ func (l *line) second(tb testing.TB) string {
 }
 
 func TestDropRemovesWhatIsTheStreamsAndNothingElse(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	r := l.run(t)
 	l.insert(t, "a", "1")

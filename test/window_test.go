@@ -24,6 +24,7 @@ func (l *line) fill(tb testing.TB, mebibytes int) {
 }
 
 func TestTheReplayWindowTrailsBehindTheStreamAndServesReplays(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	const window = 4 << 20
 	r := l.run(t, windowed(pipeline.Window{Bytes: window}))
@@ -56,6 +57,7 @@ func TestTheReplayWindowTrailsBehindTheStreamAndServesReplays(t *testing.T) {
 }
 
 func TestTheReplayWindowIsGivenUpBeforeTheServerWouldLoseLog(t *testing.T) {
+	t.Parallel()
 	server := servers.Postgres(t, servers.Setting("max_slot_wal_keep_size", "96MB"),
 		servers.Setting("min_wal_size", "32MB"), servers.Setting("max_wal_size", "32MB"))
 	l := newLine(t, server.Database(t), servers.SharedKafka(t))
