@@ -143,6 +143,7 @@ func (m mutant) try(ctx context.Context, dir string) (killed bool, err error) {
 	//nolint:gosec // built above
 	test := exec.CommandContext(ctx, binary, "-test.run", "^("+m.test+")", "-test.timeout", killTimeout)
 	test.Dir = m.pkg
+	test.Env = append(os.Environ(), "GOFLAGS=-overlay="+overlay) // for commands that the test builds itself
 	out, err := test.CombinedOutput()
 	if strings.Contains(string(out), "no tests to run") {
 		return false, fmt.Errorf("no test is called %s", m.test)
