@@ -101,6 +101,10 @@ func (s *skipping) judge(ctx context.Context) (from wal.LSN, err error) {
 			return verdict.err()
 		case s.e.saved == nil:
 			return fault.NewOperator(fmt.Errorf("no position is saved for slot %s, so nobody knows what was sent", s.config.Wal.Slot), "start outboxcdc stream first, and see where it halts")
+		case s.e.saved.Timeline != s.e.identity.Timeline:
+			// What the saved snapshot shows may mean other transactions here.
+			return fault.NewOperator(fmt.Errorf("the saved position is of timeline %d, the server is on %d", s.e.saved.Timeline, s.e.identity.Timeline),
+				"start outboxcdc stream first, which goes over to it, and see where it halts")
 		case s.e.slot == nil:
 			return fault.NewOperator(fmt.Errorf("slot %s does not exist", s.config.Wal.Slot), "check --slot")
 		case s.e.slot.Active:
@@ -212,7 +216,7 @@ func (s *skipping) save(ctx context.Context) error {
 	}
 	now := time.Now().UTC()
 	position := *s.e.saved
-	position.LSN, position.Timeline, position.Time = s.poison.behind, s.e.identity.Timeline, now
+	position.LSN, position.Time = s.poison.behind, now
 	gap := checkpoint.Gap{
 		From: s.poison.Commit, To: s.poison.behind,
 		Reason: fmt.Sprintf("transaction %d was skipped on request: %d rows", s.poison.XID, s.poison.Count),
