@@ -203,7 +203,8 @@ func (l *line) checkIDs(tb testing.TB) {
 		if err := rows.Scan(&id); err != nil {
 			tb.Fatal(err)
 		}
-		if n++; !there[id] {
+		n++
+		if !there[id] {
 			tb.Errorf("the event %s is not on the topic", id)
 		}
 	}

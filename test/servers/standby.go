@@ -161,7 +161,7 @@ func (p *PostgresServer) copied(tb testing.TB, without []string) *PostgresServer
 // put writes a file of the data directory.
 func (p *PostgresServer) put(name, content string) error {
 	path := filepath.Join(p.dataDir, name)
-	return errors.Join(os.WriteFile(path, []byte(content), 0o600), bequeath(path))
+	return errors.Join(os.WriteFile(path, []byte(content), 0o600), bequeath(path)) //nolint:gosec // in our own cache
 }
 
 func (p *PostgresServer) touch(name string) error { return p.put(name, "") }
