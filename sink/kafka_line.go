@@ -162,7 +162,7 @@ type growth struct {
 }
 
 func newFrozenPartitions() *frozenPartitions {
-	// The sticky part is for records without a key; we have none.
+	// The sticky part is for records without a key, which have no order.
 	return &frozenPartitions{java: kgo.StickyKeyPartitioner(nil), grew: new(atomic.Pointer[growth])}
 }
 

@@ -242,6 +242,26 @@ func TestAnImpossibleMessageStopsTheLineAndKeepsWhatWasSent(t *testing.T) {
 	}
 }
 
+// A format may mean a message without a key: null stays null and empty stays empty,
+// which is a key with a partition of its own.
+func TestAKeylessMessageKeepsItsNullOrEmptyKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := newFakeKafka(t, 1, kfake.SeedTopics(1, topic))
+		s := fake.open(t, fake.options(topic))
+		err := s.Send(t.Context(), []sink.Message{
+			{Topic: topic, Value: []byte("1"), Keyless: true}, {Topic: topic, Key: []byte{}, Value: []byte("2"), Keyless: true},
+		}, ignore)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flush(t, s)
+		stored := fake.stored(t, topic)
+		if len(stored) != 2 || stored[0].Key != nil || stored[1].Key == nil || len(stored[1].Key) != 0 {
+			t.Errorf("stored %v, want a null key and an empty one", stored)
+		}
+	})
+}
+
 // Whatever our own check lets through must be taken by the client: what the client
 // refuses would be overtaken. And it must not refuse much more than the broker would.
 func TestMessagesUpToTheLimitAreTaken(t *testing.T) {

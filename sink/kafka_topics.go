@@ -82,7 +82,7 @@ func (t *topics) fits(m *Message, size int64) error {
 		}
 		t.last, t.lastBounds = m.Topic, limits
 	}
-	if len(m.Key) == 0 {
+	if len(m.Key) == 0 && !m.Keyless {
 		return fault.NewData(errors.New("a message without a key has no place in the order"), "give the row an aggregate_id")
 	}
 	if partition := partitionOf(m); partition >= t.lastBounds.partitions {

@@ -20,7 +20,7 @@ type Header struct {
 // not touch them afterwards.
 type Message struct {
 	Topic   string
-	Key     []byte // never nil or empty: it decides the partition
+	Key     []byte // decides the partition; never nil or empty unless Keyless
 	Value   []byte // nil is a null value (Kafka's tombstone)
 	Headers []Header
 	Time    time.Time
@@ -30,6 +30,10 @@ type Message struct {
 	// and key.
 	Partition int32
 	Placed    bool
+
+	// Keyless says that a nil or empty Key is meant. Without a key a message has no
+	// order; an empty one is a key like any other.
+	Keyless bool
 }
 
 // Ack settles one message: nil when the broker holds it durably, else why it does
