@@ -228,7 +228,7 @@ func (c *fakeContainer) preparePostgres(ctx context.Context) (func() *exec.Cmd, 
 }
 
 func (c *fakeContainer) prepareKafka(ctx context.Context) (func() *exec.Cmd, error) {
-	jars, err := kafkaJars(ctx, Config{})
+	jars, err := mavenJars(ctx, "kafka", kafkaPOM, Config{})
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,25 +45,25 @@ func embeddedKafka(ctx context.Context, c Config) (*KafkaServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find java, version 17 or later: %w", err)
 	}
-	jars, err := kafkaJars(ctx, c)
+	jars, err := mavenJars(ctx, "kafka", kafkaPOM, c)
 	if err != nil {
 		return nil, err
 	}
 	return retried(func() (*KafkaServer, error) { return runKafka(ctx, java, jars, c) })
 }
 
-// kafkaJars is the directory with the jars. It is named after the file that lists
-// them, so that another version is another directory.
-func kafkaJars(ctx context.Context, c Config) (string, error) {
-	name := fmt.Sprintf("kafka-%x", sha256.Sum256(kafkaPOM))[:len("kafka-")+12]
+// mavenJars is the directory with the jars that a file lists. It is named after the
+// file's content, so that another version is another directory.
+func mavenJars(ctx context.Context, what string, list []byte, c Config) (string, error) {
+	name := fmt.Sprintf("%s-%x", what, sha256.Sum256(list))[:len(what)+1+12]
 	return fetched(ctx, name, func(dir string) error {
 		mvn, err := exec.LookPath("mvn")
 		if err != nil {
-			return fmt.Errorf("find Maven, which fetches Kafka: %w", err)
+			return fmt.Errorf("find Maven, which fetches the jars of %s: %w", what, err)
 		}
-		c.logger().Info("fetching Kafka, once for this machine")
+		c.logger().Info("fetching jars, once for this machine", slog.String("of", what))
 		pom, repository := filepath.Join(dir, "pom.xml"), filepath.Join(dir, "repository")
-		if err := os.WriteFile(pom, kafkaPOM, 0o600); err != nil {
+		if err := os.WriteFile(pom, list, 0o600); err != nil {
 			return err
 		}
 		// A repository of its own: the user's need not be writable, nor even exist,
@@ -72,7 +73,7 @@ func kafkaJars(ctx context.Context, c Config) (string, error) {
 			"-Dmaven.repo.local="+repository, "-DoutputDirectory="+dir,
 			"dependency:copy-dependencies").CombinedOutput()
 		if err != nil {
-			return fmt.Errorf("fetch Kafka with Maven: %w: %s", err, strings.TrimSpace(string(out)))
+			return fmt.Errorf("fetch the jars of %s with Maven: %w: %s", what, err, strings.TrimSpace(string(out)))
 		}
 		return os.RemoveAll(repository)
 	})
