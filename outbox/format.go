@@ -24,6 +24,18 @@ type Format interface {
 	Bind(source Source) (Encoder, error)
 }
 
+// Whole is a Format that decides what is decided around others as well: an event's key,
+// topic, partition and time. An Encoder of it finds them empty in its Draft and must set
+// a topic. An event may then have no key, and no place in any order.
+type Whole interface {
+	Format
+	// Judge says why a table cannot be written in this format, as far as the catalog
+	// shows it before any row. The error is an operator's.
+	Judge(schema, table string, columns []wal.ColumnFacts) error
+	// DescribeBy gives the format the means to ask the catalog. Bind calls it.
+	DescribeBy(describe func(schema, table string) ([]wal.ColumnFacts, error))
+}
+
 // Encoder writes the events of one Source.
 type Encoder interface {
 	// Encode writes one event. It is called for every row, so it should allocate
@@ -66,6 +78,7 @@ type Draft struct {
 	Columns [][]byte
 
 	plan    *tablePlan
+	topics  *topicNames // of a Whole format
 	message sink.Message
 	headers []sink.Header // of all messages of a call; growing moves what comes later
 	text    []byte        // as well
@@ -86,6 +99,18 @@ func (d *Draft) Topic() string { return d.message.Topic }
 
 // Key is the aggregate's id until SetKey.
 func (d *Draft) Key() []byte { return d.message.Key }
+
+// SetTopic sets where the event goes, when the topic may be sent to.
+func (d *Draft) SetTopic(name string) error {
+	topic, err := d.topics.approved(d.plan, name)
+	d.message.Topic = topic
+	return err
+}
+
+// SetPartition chooses the partition in the place of the key.
+func (d *Draft) SetPartition(partition int32) {
+	d.message.Partition, d.message.Placed = partition, true
+}
 
 // SetKey sets the message's key. Two events of one aggregate must get equal keys.
 func (d *Draft) SetKey(key []byte) { d.message.Key = key }

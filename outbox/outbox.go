@@ -78,6 +78,9 @@ func (m *Mapper) message(row *wal.Row) (sink.Message, error) {
 		return sink.Message{}, err
 	}
 	d := &m.draft
+	if t.whole {
+		return m.whole(t, row)
+	}
 	columns, err := t.bound.decode(d, row.Columns)
 	if err != nil {
 		return sink.Message{}, err
@@ -92,6 +95,20 @@ func (m *Mapper) message(row *wal.Row) (sink.Message, error) {
 		return sink.Message{}, err
 	}
 	if m.plan.position && row.Commit != 0 { // a row that was read from the table has no place in the log
+		d.addPosition(row)
+	}
+	return d.finish(), nil
+}
+
+// whole lets a Whole format make the message.
+func (m *Mapper) whole(t *mappedTable, row *wal.Row) (sink.Message, error) {
+	d := &m.draft
+	d.Row, d.Columns, d.plan, d.topics, d.at = row, row.Columns, t.tablePlan, &t.topics, len(d.headers)
+	d.message = sink.Message{Time: row.Time, Keyless: true}
+	if err := t.bound.encoder.Encode(d); err != nil {
+		return sink.Message{}, err
+	}
+	if m.plan.position {
 		d.addPosition(row)
 	}
 	return d.finish(), nil

@@ -29,6 +29,7 @@ type tablePlan struct {
 	headerNames []string
 	router      router
 	format      Format
+	whole       bool // format is a Whole
 }
 
 // NewPlan checks config for tables, of which only the names are read. The error is one
@@ -60,6 +61,12 @@ func NewPlan(config Config, tables []wal.Table) (*Plan, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// Whole is the plan's format when it is one that is Whole.
+func (p *Plan) Whole() (format Whole, ok bool) {
+	format, ok = p.format.(Whole)
+	return format, ok
 }
 
 // Tables are the tables of the plan with the columns that a Mapper reads.
@@ -96,6 +103,7 @@ func (p *Plan) Column(table int, role Role) int {
 
 func newTablePlan(t wal.Table, mapping Mapping, format Format, reserved []string) (tablePlan, error) {
 	p := tablePlan{table: wal.Table{Schema: t.Schema, Name: t.Name}, mapping: mapping, format: format, partition: -1, timestamp: -1}
+	_, p.whole = format.(Whole)
 	err := mapping.validate(format)
 	var routeErr error
 	p.router, routeErr = newRouter(&mapping, reserved)
@@ -129,7 +137,7 @@ func (p *tablePlan) planRoles() {
 			continue
 		}
 		column := wal.Column{Name: name, Required: explicit || at != atID && at != atHeaders}
-		if at == atAggregateID {
+		if at == atAggregateID && !p.whole {
 			column.NotTypes = keylessTypes()
 		}
 		p.roles[at] = p.need(column)
@@ -137,6 +145,9 @@ func (p *tablePlan) planRoles() {
 }
 
 func (p *tablePlan) planTopic() error {
+	if p.whole {
+		return nil
+	}
 	for _, name := range p.router.columns {
 		column := name
 		if slices.Contains(Roles(), Role(name)) {

@@ -204,6 +204,22 @@ func (n *topicNames) of(t *tablePlan, columns [][]byte) (string, error) {
 	return topic, nil
 }
 
+// approved is a name that a format made itself, when it may be sent to.
+func (n *topicNames) approved(t *tablePlan, name string) (string, error) {
+	if _, ok := n.known[name]; ok {
+		return name, nil
+	}
+	topic, err := t.router.finish(name)
+	if err != nil {
+		return "", err
+	}
+	if n.known == nil || len(n.known) >= maxTopicNames {
+		n.known = map[string]string{}
+	}
+	n.known[name] = topic
+	return topic, nil
+}
+
 // name fills in the template.
 func (r *router) name(columns [][]byte) string {
 	var b strings.Builder

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
+	"github.com/outboxcdc/outboxcdc/outbox"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/wal"
 )
@@ -23,12 +24,43 @@ func CheckDatabase(ctx context.Context, config Config, conn *wal.Conn) ([]fault.
 	if err != nil {
 		return nil, err
 	}
+	judged, err := judgeFormat(ctx, config.Outbox.Format, config.Wal.Tables, conn)
+	if err != nil {
+		return nil, err
+	}
+	findings = append(findings, judged...)
 	position, gone := checkPosition(ctx, config, conn)
 	if gone {
 		// Its fix would make a slot that the position refuses.
 		findings = slices.DeleteFunc(findings, func(f fault.Finding) bool { return f.Code == wal.CodeSlotMissing })
 	}
 	return append(findings, position), nil
+}
+
+// codeFormat is the finding about a table that the format cannot write.
+const codeFormat = "format"
+
+// judgeFormat gives a failure for each table that a Whole format cannot write. One that
+// does not exist is another finding's.
+func judgeFormat(ctx context.Context, format outbox.Format, tables []wal.Table, conn *wal.Conn) ([]fault.Finding, error) {
+	whole, ok := format.(outbox.Whole)
+	if !ok {
+		return nil, nil
+	}
+	var findings []fault.Finding
+	for _, t := range tables {
+		columns, err := conn.Describe(ctx, t.Schema, t.Name)
+		if err != nil {
+			return nil, err
+		}
+		if len(columns) == 0 {
+			continue
+		}
+		if err := whole.Judge(t.Schema, t.Name, columns); err != nil {
+			findings = append(findings, failed(fault.Finding{Code: codeFormat, Subject: "format"}, err))
+		}
+	}
+	return findings, nil
 }
 
 // checkPosition says with gone that something is saved for a slot that is missing.

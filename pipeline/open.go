@@ -75,6 +75,7 @@ func (r *Runner) openWith(ctx context.Context, conn *wal.Conn) (*session, error)
 		broker.Close() //nolint:errcheck // nothing was sent
 		return nil, err
 	}
+	r.describeBy(ctx)
 	return r.newSession(stream, broker, position), nil
 }
 
@@ -233,7 +234,12 @@ const openTimeout = time.Minute
 func (r *Runner) findings(ctx context.Context, conn *wal.Conn) ([]fault.Finding, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	return wal.Preflight(ctx, conn)
+	findings, err := wal.Preflight(ctx, conn)
+	if err != nil {
+		return nil, err
+	}
+	judged, err := judgeFormat(ctx, r.config.Outbox.Format, r.config.Wal.Tables, conn)
+	return append(findings, judged...), err
 }
 
 // makesItself says whether a first start mends the finding once the others are
@@ -301,6 +307,29 @@ func (r *Runner) anchor(ctx context.Context, e evidence, verdict Verdict) (check
 		return position, fmt.Errorf("save the start of slot %s: %w", position.Slot, err)
 	}
 	return position, nil
+}
+
+// describeBy gives a Whole format the means to ask the catalog during the session. A
+// stop does not take them away: what was read is still to be sent.
+func (r *Runner) describeBy(ctx context.Context) {
+	if format, ok := r.plan.Whole(); ok {
+		format.DescribeBy(func(schema, table string) ([]wal.ColumnFacts, error) {
+			return r.describe(context.WithoutCancel(ctx), schema, table)
+		})
+	}
+}
+
+// describe asks the catalog for the columns of a table, over a connection of its own:
+// that of the stream can ask nothing. It is called at the first row of each shape.
+func (r *Runner) describe(ctx context.Context, schema, table string) ([]wal.ColumnFacts, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	conn, err := wal.Connect(ctx, r.config.Wal)
+	if err != nil {
+		return nil, err
+	}
+	columns, err := conn.Describe(ctx, schema, table)
+	return columns, errors.Join(err, conn.Close(ctx))
 }
 
 // newSession wires a session's parts together.

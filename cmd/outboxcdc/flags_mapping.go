@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/outbox/debezium"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/wal"
 )
@@ -17,7 +18,8 @@ import (
 // table, as SCHEMA.NAME:VALUE.
 func mappingFlags() []cli.Flag {
 	return []cli.Flag{
-		text("format", "native", "`FORMAT` of events: native"),
+		text("format", "native", "`FORMAT` of events: native or debezium"),
+		list("debezium", "", "`OPTION=VALUE` of a Debezium connector that shapes records, by its own name, for --format debezium"),
 		list("topic", outbox.DefaultTopic, "`TEMPLATE` of the topic's name, with columns in braces"),
 		list("topic-route", "", "`PATTERN=TOPIC`: the topic of names that match a regular expression, such as (.*)-v1=legacy.$1"),
 		list("topic-allow", "", "`PATTERN` of topics that may be sent to, a regular expression for whole names"),
@@ -51,7 +53,15 @@ func outboxConfig(c *cli.Context, tables []wal.Table) (outbox.Config, error) {
 	}
 	var general []mappingValue
 	own := map[outbox.TableName][]mappingValue{}
-	for _, flag := range mappingFlags()[1:] {
+	if format, ok := config.Format.(*debezium.Format); ok {
+		config.WithoutPosition = true
+		config.Default = format.Mapping()
+		return config, errors.Join(append(errs, notWithDebezium(c, &config.Default))...)
+	}
+	if len(mappingValues(c, "debezium")) > 0 {
+		errs = append(errs, fault.NewUsage(errors.New("--debezium is given without --format debezium"), "give both or neither"))
+	}
+	for _, flag := range mappingFlags()[2:] {
 		name := flag.Names()[0]
 		for _, text := range mappingValues(c, name) {
 			if table, value, ok := cutTable(text, tables); ok {
@@ -77,8 +87,10 @@ func formatOf(c *cli.Context) (outbox.Format, error) {
 	switch stringOf(c, "format", "native") {
 	case "native":
 		return outbox.Native{}, nil
+	case "debezium":
+		return debeziumFormat(c)
 	default:
-		return nil, fault.NewUsage(errors.New("--format is not a format"), "use native")
+		return nil, fault.NewUsage(errors.New("--format is not a format"), "use native or debezium")
 	}
 }
 

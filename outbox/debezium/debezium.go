@@ -19,6 +19,7 @@ import (
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/sink"
+	"github.com/outboxcdc/outboxcdc/wal"
 )
 
 // Needed is a column that a Format reads, by name.
@@ -46,12 +47,13 @@ type Record struct {
 // NoPartition is the Partition of a record whose key decides.
 const NoPartition = -1
 
-// Format is what the options make of rows. It is used by one goroutine.
+// Format is what the options make of rows. It is used by one goroutine at a time.
 type Format struct {
-	options Options
-	needed  []Needed
-	route   *route
-	context []sink.Header
+	options  Options
+	needed   []Needed
+	route    *route
+	context  []sink.Header
+	describe func(schema, table string) ([]wal.ColumnFacts, error)
 }
 
 // New makes a format. The run is a word for this run of the program, the value of

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/urfave/cli/v2"
+
+	"github.com/outboxcdc/outboxcdc/outbox"
+	"github.com/outboxcdc/outboxcdc/outbox/debezium"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+)
+
+// debeziumFormat reads --debezium.
+func debeziumFormat(c *cli.Context) (outbox.Format, error) {
+	var options []debezium.Option
+	var errs []error
+	for _, text := range mappingValues(c, "debezium") {
+		name, value, found := strings.Cut(text, "=")
+		if !found {
+			errs = append(errs, fault.NewUsage(errors.New("--debezium has no equals sign"), "write OPTION=VALUE such as value.converter=string"))
+			continue
+		}
+		options = append(options, debezium.Option{Name: strings.TrimSpace(name), Value: value})
+	}
+	o, err := debezium.ParseOptions(options)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return nil, err
+	}
+	format, err := debezium.New(o, runID())
+	if err != nil {
+		return nil, err
+	}
+	return format, nil
+}
+
+// runID names this run of the program, as Debezium names a run of its task.
+func runID() string {
+	id, err := uuid.NewV7()
+	if err != nil { // the system's random numbers are never missing
+		return ""
+	}
+	return id.String()
+}
+
+// notWithDebezium refuses the flags that --debezium takes the place of. The topics that
+// may be sent to are for either.
+func notWithDebezium(c *cli.Context, m *outbox.Mapping) error {
+	var errs []error
+	for _, flag := range mappingFlags()[2:] {
+		name := flag.Names()[0]
+		for _, value := range mappingValues(c, name) {
+			if name != "topic-allow" {
+				errs = append(errs, fault.NewUsage(fmt.Errorf("--%s is not for --format debezium", name),
+					"use --debezium with the option of the connector; docs/debezium.md lists them"))
+				break
+			}
+			errs = append(errs, apply(m, mappingValue{name, value, false}))
+		}
+	}
+	return errors.Join(errs...)
+}
