@@ -24,7 +24,7 @@ func TestDescribeSaysWhatTheLogDoesNot(t *testing.T) {
 	want := []wal.ColumnFacts{
 		{Name: "id", Type: "uuid", Modifier: -1, NotNull: true, Default: "gen_random_uuid()"},
 		{Name: "Mood", Type: "mood", Modifier: -1, Labels: []string{"low", "Very High"}},
-		{Name: "amount", Type: "numeric", Modifier: 12<<16 + 2 + 4, NotNull: true},
+		{Name: "amount", Type: "numeric", Modifier: 12<<16 + 2 + 4, Domain: true, NotNull: true},
 		{Name: "name", Type: "varchar", Modifier: 14, Default: "'it''s'::character varying"},
 		{Name: "upper", Type: "text", Modifier: -1},
 		{Name: "tags", Type: "_text", Modifier: -1},

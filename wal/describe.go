@@ -10,6 +10,7 @@ type ColumnFacts struct {
 	Name     string   `json:"name"`
 	Type     string   `json:"type"`     // pg_type.typname, of a domain that of the type below it
 	Modifier int32    `json:"modifier"` // atttypmod, of a domain its own; -1 without
+	Domain   bool     `json:"domain"`   // Type is that below a domain
 	Labels   []string `json:"labels"`   // of an enum, in order; nil for other types
 	NotNull  bool     `json:"not_null"`
 	Default  string   `json:"default"` // the DEFAULT's expression as pg_get_expr prints it; empty without
@@ -28,7 +29,7 @@ func (c *Conn) Describe(ctx context.Context, schema, table string) ([]ColumnFact
 // describeSQL walks from a domain to the type below it. A generated column's
 // expression is no DEFAULT.
 const describeSQL = `SELECT row_to_json(f)::text FROM (
-	SELECT a.attname AS name, t.typname AS type, t.mod AS modifier,
+	SELECT a.attname AS name, t.typname AS type, t.mod AS modifier, a.atttypid <> t.oid AS domain,
 		a.attnotnull OR t.domain_not_null AS not_null,
 		(SELECT array_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid) AS labels,
 		CASE WHEN a.attgenerated = '' THEN coalesce(pg_get_expr(d.adbin, d.adrelid), '') ELSE '' END AS "default"

@@ -16,6 +16,7 @@ type Column struct {
 	Type    string   // pg_type.typname of the type, of a domain's base type
 	Mod     int32    // pg_attribute.atttypmod, of a domain its pg_type.typtypmod; -1 is none
 	Labels  []string // of an enum, in its order; nil for any other type
+	Domain  bool     // Type is that below a domain
 	NotNull bool
 	Default string // pg_get_expr of the DEFAULT, "" is none
 }
@@ -43,8 +44,8 @@ func codecFor(c Column, o *Options) (codec, error) {
 	s := *made.schema
 	s.optional = !c.NotNull
 	made.schema = &s
-	text, constant := parseDefault(c.Default)
-	if !constant {
+	text, ok := defaultText(&c)
+	if !ok {
 		return made, nil
 	}
 	fallback := value{}

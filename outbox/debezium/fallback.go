@@ -1,59 +1,71 @@
 package debezium
 
-import "strings"
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
 
-// parseDefault reads the constant that a DEFAULT's expression is, as pg_get_expr
-// prints it, such as 1, true, 'x'::text or '-1'::integer. It gives false for
-// anything else: a function call, a sequence, NULL. Debezium does not know those
-// either.
-func parseDefault(expression string) (text string, constant bool) {
-	rest := expression
-	for strings.HasPrefix(rest, "(") && strings.HasSuffix(rest, ")") {
-		rest = rest[1 : len(rest)-1]
-	}
-	switch {
-	case strings.HasPrefix(rest, "'"):
-		text, rest, constant = cutQuoted(rest[1:], false)
-	case strings.HasPrefix(rest, "E'"):
-		text, rest, constant = cutQuoted(rest[2:], true)
-	default:
-		text, rest, _ = strings.Cut(rest, "::")
-		text = strings.TrimSuffix(strings.TrimPrefix(text, "("), ")")
-		return text, isLiteral(text) && isCast(rest)
-	}
-	cast, found := strings.CutPrefix(rest, "::")
-	return text, constant && (rest == "" || found && isCast(cast))
+// A call at the beginning of a DEFAULT, and the first literal in one, as Debezium looks
+// for them (PostgresDefaultValueConverter.java).
+var (
+	defaultCall    = regexp.MustCompile(`^\(?[A-Za-z0-9_.]+\(.*\)`)
+	defaultLiteral = regexp.MustCompile(`'(.*?)'`)
+)
+
+// moments are what stands for the time without parentheses.
+func moments() []string {
+	return []string{"CURRENT_DATE", "CURRENT_TIME", "CURRENT_TIMESTAMP", "LOCALTIME", "LOCALTIMESTAMP"}
 }
 
-// cutQuoted gives the text up to the closing quote and what is behind it. With
-// escapes a backslash doubles as in E'…', which is the only escape that the server
-// prints.
-func cutQuoted(rest string, escapes bool) (text, after string, closed bool) {
-	var b strings.Builder
-	for i := 0; i < len(rest); i++ {
-		switch c := rest[i]; {
-		case c == '\'' && strings.HasPrefix(rest[i+1:], "'"), c == '\\' && escapes && i+1 < len(rest):
-			i++
-			b.WriteByte(rest[i])
-		case c == '\'':
-			return b.String(), rest[i+1:], true
-		default:
-			b.WriteByte(c)
+// defaultText gives the value that Debezium takes for a column's DEFAULT, as a text of
+// its type; false where it takes none. What is no constant has a stand-in for each
+// type, such as 0 or the beginning of 1970; a constant is what is between the first two
+// quotes, though the literal may go on behind them. Both are odd, and both are what its
+// consumers are sent in the place of null.
+func defaultText(c *Column) (text string, ok bool) {
+	expression := strings.TrimSpace(c.Default)
+	switch {
+	case expression == "" || expression == "NULL" || strings.HasPrefix(expression, "NULL::"):
+		return "", false
+	case c.Domain || c.Type == "bytea" || c.Type == "money" || strings.HasPrefix(c.Type, "_") || c.Type == "numeric" && c.Mod < 0:
+		return "", false // types for which it has no parser
+	case defaultCall.MatchString(expression):
+		return standIn(c)
+	}
+	if literal := defaultLiteral.FindStringSubmatch(expression); literal != nil {
+		return literal[1], true
+	}
+	if slices.Contains(moments(), expression) {
+		if text, ok := standIn(c); ok && text != "" {
+			return text, true
 		}
 	}
-	return "", "", false
+	return expression, true
 }
 
-// isLiteral says whether an expression without quotes is a number or a boolean.
-func isLiteral(text string) bool {
-	if text == "true" || text == "false" {
-		return true
+// standIn is what a DEFAULT that is computed is taken for.
+func standIn(c *Column) (text string, ok bool) {
+	switch c.Type {
+	case "int2", "int4", "int8", "float4", "float8", "numeric":
+		return "0", true
+	case "bool":
+		return "f", true
+	case "text", "varchar", "bpchar":
+		return "", c.Labels == nil
+	case "json", "jsonb":
+		return "{}", true
+	case "uuid":
+		return "00000000-0000-0000-0000-000000000000", true
+	case "timestamp", "date":
+		return "1970-01-01", true
+	case "timestamptz":
+		return "1970-01-01 00:00:00+00", true
+	case "time":
+		return "00:00:00", true
+	case "timetz":
+		return "00:00:00+00", true
+	default:
+		return "", false
 	}
-	digits := strings.TrimPrefix(text, "-")
-	return digits != "" && strings.Trim(digits, "0123456789.") == ""
-}
-
-// isCast says whether what follows :: names a type and nothing more.
-func isCast(text string) bool {
-	return !strings.ContainsAny(text, "|+*/'") && !strings.Contains(text, "::")
 }

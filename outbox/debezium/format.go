@@ -50,7 +50,7 @@ func (f *Format) Judge(schema, table string, columns []wal.ColumnFacts) error {
 func columnsOf(facts []wal.ColumnFacts) []Column {
 	columns := make([]Column, len(facts))
 	for i, c := range facts {
-		columns[i] = Column{Name: c.Name, Type: c.Type, Mod: c.Modifier, Labels: c.Labels, NotNull: c.NotNull, Default: c.Default}
+		columns[i] = Column{Name: c.Name, Type: c.Type, Mod: c.Modifier, Labels: c.Labels, Domain: c.Domain, NotNull: c.NotNull, Default: c.Default}
 	}
 	return columns
 }
@@ -93,7 +93,7 @@ func ofItsTime(shape *wal.Shape, now []Column) []Column {
 			continue
 		}
 		is := now[at]
-		columns[i].NotNull, columns[i].Default, columns[i].Labels = is.NotNull, is.Default, is.Labels
+		columns[i].Domain, columns[i].NotNull, columns[i].Default, columns[i].Labels = is.Domain, is.NotNull, is.Default, is.Labels
 		if was.TypeName == "" || strings.Contains(was.TypeName, ".") || was.Modifier < 0 {
 			// No type of Postgres' own, or a domain, whose modifier is its own.
 			columns[i].Type, columns[i].Mod = is.Type, is.Mod

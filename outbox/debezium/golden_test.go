@@ -169,7 +169,7 @@ func (g *goldenFile) options(tb testing.TB) Options {
 func (g *goldenFile) table() Table {
 	t := Table{Schema: g.Table.Schema, Name: g.Table.Name}
 	for _, c := range g.Table.Columns {
-		t.Columns = append(t.Columns, Column(c))
+		t.Columns = append(t.Columns, Column{Name: c.Name, Type: c.Type, Mod: c.Mod, Labels: c.Labels, NotNull: c.NotNull, Default: c.Default})
 	}
 	return t
 }
