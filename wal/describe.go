@@ -3,6 +3,8 @@ package wal
 import (
 	"context"
 	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // ColumnFacts is what the catalog knows of a column and the log does not say.
@@ -19,7 +21,16 @@ type ColumnFacts struct {
 // Describe gives the columns of a table as they are now, in the table's own order. It
 // gives none for a table that does not exist.
 func (c *Conn) Describe(ctx context.Context, schema, table string) ([]ColumnFacts, error) {
-	columns, err := fetch[ColumnFacts](ctx, c.pg, fmt.Sprintf(describeSQL, quoteText(schema), quoteText(table)))
+	return describe(ctx, c.pg, schema, table)
+}
+
+// Describe gives the columns of a table as Conn.Describe does.
+func (t *Tables) Describe(ctx context.Context, schema, table string) ([]ColumnFacts, error) {
+	return describe(ctx, t.pg, schema, table)
+}
+
+func describe(ctx context.Context, pg *pgconn.PgConn, schema, table string) ([]ColumnFacts, error) {
+	columns, err := fetch[ColumnFacts](ctx, pg, fmt.Sprintf(describeSQL, quoteText(schema), quoteText(table)))
 	if err != nil {
 		return nil, fmt.Errorf("describe table %s.%s: %w", displayName(schema), displayName(table), err)
 	}

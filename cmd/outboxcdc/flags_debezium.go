@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/urfave/cli/v2"
@@ -11,6 +13,7 @@ import (
 	"github.com/outboxcdc/outboxcdc/outbox"
 	"github.com/outboxcdc/outboxcdc/outbox/debezium"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/wal"
 )
 
 // debeziumFormat reads --debezium.
@@ -34,6 +37,24 @@ func debeziumFormat(c *cli.Context) (outbox.Format, error) {
 		return nil, err
 	}
 	return format, nil
+}
+
+// describeBy asks the catalog over an ordinary connection, for the commands that read
+// no stream.
+func describeBy(c *cli.Context, tables []wal.Table) func(schema, table string) ([]wal.ColumnFacts, error) {
+	return func(schema, table string) (columns []wal.ColumnFacts, err error) {
+		ctx, cancel := context.WithTimeout(c.Context, time.Minute)
+		defer cancel()
+		catalog, err := wal.OpenTables(ctx, wal.Config{
+			Database: c.String("database-url"), Slot: stringOf(c, "slot", "describe"),
+			Publication: stringOf(c, "publication", defaultPublication), Tables: tables,
+		})
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, catalog.Close(ctx)) }()
+		return catalog.Describe(ctx, schema, table)
+	}
 }
 
 // runID names this run of the program, as Debezium names a run of its task.

@@ -56,6 +56,7 @@ func outboxConfig(c *cli.Context, tables []wal.Table) (outbox.Config, error) {
 	if format, ok := config.Format.(*debezium.Format); ok {
 		config.WithoutPosition = true
 		config.Default = format.Mapping()
+		format.DescribeBy(describeBy(c, tables))
 		return config, errors.Join(append(errs, notWithDebezium(c, &config.Default))...)
 	}
 	if len(mappingValues(c, "debezium")) > 0 {

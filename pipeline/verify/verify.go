@@ -28,6 +28,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -127,6 +128,10 @@ func Run(ctx context.Context, config Config) (*Report, error) {
 }
 
 func newRun(config Config) (*run, error) {
+	if config.Outbox.WithoutPosition {
+		return nil, fault.NewUsage(errors.New("records of this format carry no position, by which rows and records are compared"),
+			"verify streams of the native format")
+	}
 	plan, err := outbox.NewPlan(config.Outbox, config.Wal.Tables)
 	if err != nil {
 		return nil, err
