@@ -87,7 +87,8 @@ func (f *findings) membership(t Table, table tableFacts, publication publication
 func (f *findings) contents(t Table, table tableFacts, alter string) {
 	again := fmt.Sprintf("run %s DROP TABLE %s; %[1]s ADD TABLE %[2]s; with the stream stopped and nobody inserting", alter, t.quoted())
 	if table.Filter != "" {
-		f.failure(CodePublicationFilter, fmt.Sprintf("a row filter holds rows of table %s back", t.display()), again)
+		f.failure(CodePublicationFilter, fmt.Sprintf("a row filter holds rows of table %s back", t.display()),
+			again+"; to divide a log among slots, see docs/splitting.md")
 	}
 	if hidden := hiddenColumns(t, table); len(hidden) > 0 {
 		f.failure(CodePublicationColumns, fmt.Sprintf("its column list for table %s leaves out %s", t.display(), strings.Join(hidden, ", ")), again)

@@ -22,7 +22,6 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-	"time"
 )
 
 func main() {
@@ -48,7 +47,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	brokers := flags.String("brokers", "", "addresses of Kafka, separated by commas")
 	topic := flags.String("topic", "", "where the rows go, with {aggregate_type} for that column")
 	coalesce := flags.Bool("coalesce", false, "let packets pile up in the kernel")
-	linger := flags.Duration("linger", 5*time.Millisecond, "how `long` a batch gathers")
+	linger := flags.Duration("linger", 0, "how `long` a batch gathers")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
