@@ -237,6 +237,10 @@ func TestAReplayFromTheTableIsASupersetThatMissesNothing(t *testing.T) {
 	eventually(t, time.Minute, "another second of traffic", func() bool { return l.w.written.Load() > 2000 })
 	from := lsn(t, l.end(t))
 	eventually(t, time.Minute, "two more seconds of traffic", func() bool { return l.w.written.Load() > 4000 && !l.behind(t, from.String()) })
+	eventually(t, time.Minute, "more than what is asked for is known to be delivered", func() (known bool) {
+		l.ask(t, "select coalesce(delivered_lsn > $2::pg_lsn, false) from outboxcdc.checkpoint where slot = $1", &known, l.slot, from.String())
+		return known
+	})
 	topic := l.kafka.Topic(t, streamPartitions)
 	out := l.replay(t, topic, "--from-lsn", from.String())
 	if !strings.Contains(printed(t, out, "source"), "outbox table") {

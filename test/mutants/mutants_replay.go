@@ -57,8 +57,8 @@ var replayMutants = []mutant{
 		pkg: "./test", test: exactReplay,
 	},
 	{
-		name: "replay: ends with a batch that ends near its end",
-		file: "pipeline/excerpt.go", old: "batch.End >= e.to; last {", new: "batch.End+4096 >= e.to; last {",
+		name: "replay: ends with a batch that ends before its end",
+		file: "pipeline/excerpt.go", old: "batch.End >= e.to; last {", new: "batch.End+1<<19 >= e.to; last {",
 		pkg: "./test", test: exactReplay,
 	},
 	{
