@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,69 +33,142 @@ func (d *Draft) addEntries(column []byte) error {
 	return nil
 }
 
+// addEach must stay cheap, since it is the hot path of whoever sends headers: values
+// are the column's own bytes, and names are made once.
 func (d *Draft) addEach(column []byte) error {
-	j := json.NewDecoder(bytes.NewReader(column))
-	if first, err := j.Token(); err != nil || first != json.Delim('{') {
+	rest := bytes.TrimLeft(column, jsonSpace)
+	if len(rest) == 0 || rest[0] != '{' || !json.Valid(column) {
 		return errors.New("is not a JSON object")
 	}
-	for n := 0; j.More(); n++ {
-		if n == maxHeaders {
+	o := object{rest[1:]}
+	for n := 0; ; n++ {
+		key, value, ok := o.next()
+		switch {
+		case !ok:
+			return nil
+		case n == maxHeaders:
 			return fmt.Errorf("has more than %d entries", maxHeaders)
 		}
-		if err := d.addEntry(j, column); errors.Is(err, errNoText) {
+		if err := d.addEntry(key, value); err != nil {
 			return err
-		} else if err != nil {
-			return errors.New("is not a JSON object")
 		}
 	}
-	if _, err := j.Token(); err != nil {
-		return errors.New("is not a JSON object")
-	}
-	if _, err := j.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("holds more than one JSON object")
-	}
-	return nil
 }
 
-func (d *Draft) addEntry(j *json.Decoder, column []byte) error {
-	at := j.InputOffset()
-	token, err := j.Token()
+func (d *Draft) addEntry(rawKey, rawValue []byte) error {
+	text, err := stringValue(rawKey)
 	if err != nil {
 		return err
 	}
-	if !isText(column[at:j.InputOffset()]) {
-		return errNoText
-	}
-	var raw json.RawMessage
-	if err := j.Decode(&raw); err != nil {
-		return err
-	}
-	key, ok := token.(string)
-	if !ok {
-		return errors.New("key is not a string")
-	}
+	key := d.name(text)
 	if ours(key) || d.plan.format.Reserved(key) || slices.Contains(d.plan.headerNames, key) {
 		return nil
 	}
-	value, err := headerValue(raw)
+	value, err := headerValue(rawValue)
 	d.AddHeader(key, value)
 	return err
 }
 
-func headerValue(raw json.RawMessage) ([]byte, error) {
+// name is text as a string that is made once.
+func (d *Draft) name(text []byte) string {
+	if name, ok := d.names[string(text)]; ok {
+		return name
+	}
+	if d.names == nil || len(d.names) >= maxHeaders {
+		d.names = map[string]string{}
+	}
+	name := string(text)
+	d.names[name] = name
+	return name
+}
+
+func headerValue(raw []byte) ([]byte, error) {
 	switch raw[0] {
 	case '"':
-		if !isText(raw) {
-			return nil, errNoText
-		}
-		var text string
-		err := json.Unmarshal(raw, &text)
-		return []byte(text), err
+		return stringValue(raw)
 	case 'n':
 		return nil, nil
 	default:
 		return raw, nil
 	}
+}
+
+// stringValue is the text of a JSON string that is valid.
+func stringValue(raw []byte) ([]byte, error) {
+	if !isText(raw) {
+		return nil, errNoText
+	}
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return raw[1 : len(raw)-1 : len(raw)-1], nil
+	}
+	var text string
+	err := json.Unmarshal(raw, &text)
+	return []byte(text), err
+}
+
+const jsonSpace = " \t\r\n"
+
+// object walks through the entries of a JSON object that is valid.
+type object struct{ rest []byte }
+
+// next gives the text of a name and of its value.
+func (o *object) next() (key, value []byte, ok bool) {
+	o.rest = bytes.TrimLeft(o.rest, jsonSpace+",")
+	if o.rest[0] == '}' {
+		return nil, nil, false
+	}
+	key = o.take()
+	o.rest = bytes.TrimLeft(o.rest, jsonSpace+":")
+	return key, o.take(), true
+}
+
+// take takes a value.
+func (o *object) take() []byte {
+	n := valueLength(o.rest)
+	value := o.rest[:n:n]
+	o.rest = o.rest[n:]
+	return value
+}
+
+// valueLength is how long the value is that text begins with.
+func valueLength(text []byte) int {
+	depth := 0
+	for at := 0; at < len(text); at++ {
+		switch text[at] {
+		case '"':
+			at += stringLength(text[at:]) - 1
+			if depth == 0 {
+				return at + 1
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 { // what encloses a number or a word
+				return at
+			}
+			if depth--; depth == 0 {
+				return at + 1
+			}
+		case ',', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return at
+			}
+		}
+	}
+	return len(text)
+}
+
+// stringLength is how long the string is that text begins with, quotes included.
+func stringLength(text []byte) int {
+	for at := 1; at < len(text); at++ {
+		switch text[at] {
+		case '\\':
+			at++
+		case '"':
+			return at + 1
+		}
+	}
+	return len(text)
 }
 
 // errNoText is a string that Go's decoder would change rather than refuse: it puts

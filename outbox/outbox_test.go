@@ -28,22 +28,22 @@ func row(columns ...any) wal.Row {
 	return r
 }
 
-func mapper(t *testing.T, template string) *outbox.Mapper {
-	t.Helper()
+func mapper(tb testing.TB, template string) *outbox.Mapper {
+	tb.Helper()
 	mapping := outbox.Mapping{Topic: template}
 	if strings.HasPrefix(template, "{") {
 		mapping.Allow = []string{".*"}
 	}
-	return mapperOf(t, mapping)
+	return mapperOf(tb, mapping)
 }
 
 // mapperOf maps rows whose columns are those of the roles, in their order, and then
 // those that the mapping names besides.
-func mapperOf(t *testing.T, mapping outbox.Mapping) *outbox.Mapper {
-	t.Helper()
+func mapperOf(tb testing.TB, mapping outbox.Mapping) *outbox.Mapper {
+	tb.Helper()
 	plan, err := outbox.NewPlan(outbox.Config{Default: mapping}, tables)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return outbox.NewMapper(plan)
 }
