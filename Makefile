@@ -56,6 +56,17 @@ profile: ## where the CPU goes while EVENTS=1000000 are drained: cpu1.prof, cpu2
 recoveries: ## lose and recover a slot under load, RUNS=200 times: nothing missing
 	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v -run TestARecoveryUnderLoad ./test -recover.runs=$(or $(RUNS),200)
 
+# What the hot path costs, part by part and as a whole. Kept in bin/ under NAME; with
+# OLD, the name of an earlier run, both are compared.
+BENCHSTAT := $(GO) run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+
+.PHONY: gobench
+gobench: ## benchmarks of the hot path: COUNT=6 runs, NAME=new, compared with OLD=old
+	@mkdir -p bin
+	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchmem -count $(or $(COUNT),6) \
+		./wal ./outbox ./checkpoint ./sink ./pipeline | tee bin/bench-$(or $(NAME),new).txt
+	@$(BENCHSTAT) $(if $(OLD),bin/bench-$(OLD).txt) bin/bench-$(or $(NAME),new).txt
+
 lint: ## the rules of .golangci.yml
 	$(GOLANGCI) run ./...
 	$(GO) vet -tags profiles ./cmd/outboxcdc
