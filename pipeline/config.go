@@ -25,7 +25,7 @@ const (
 	DefaultCheckpoint   = "database"
 	DefaultDrainTimeout = 30 * time.Second
 	DefaultSaveInterval = 250 * time.Millisecond
-	DefaultBufferBytes  = 16 << 20
+	DefaultBufferBytes  = 10 << 20
 	DefaultQueueBatches = 4
 )
 
