@@ -50,11 +50,17 @@ func TestSimulatedWorldsLoseAndReorderNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%d worlds: %+v", len(seeds), total)
+	if len(seeds) >= 100 && (total.Coalesced == 0 || total.Immediate == 0) {
+		t.Errorf("%d reads waited for a large piece, and %d worlds never waited: want some of both", total.Coalesced, total.Immediate)
+	}
 }
 
 // tally is what happened.
 type tally struct {
 	Events, Stored, Sessions, Cuts, Crashes, Kills, Failures, SaveErrors int
+
+	Coalesced int // waits for a large piece of the log
+	Immediate int // worlds in which nothing was waited for
 }
 
 func (a *tally) add(b tally) {
@@ -66,6 +72,8 @@ func (a *tally) add(b tally) {
 	a.Kills += b.Kills
 	a.Failures += b.Failures
 	a.SaveErrors += b.SaveErrors
+	a.Coalesced += b.Coalesced
+	a.Immediate += b.Immediate
 }
 
 const (
@@ -125,9 +133,19 @@ func newWorld(t *testing.T, seed uint64) *world {
 		held:   map[int]bool{},
 		saved:  checkpoint.Position{Slot: "orders", System: "1", Timeline: 1, Database: "d", LSN: 0x1000},
 	}
+	w.server.Shape = w.shape
 	w.server.Chance = func() bool { return w.random.oneIn(3) }
 	w.server.OnStatus = func(s waltest.Status) { w.checkConfirmed(s.Flush) }
 	return w
+}
+
+// shape gives a link on which some hundred rows take some milliseconds, so that a
+// backlog is worth waiting for, or one that delivers at once.
+func (w *world) shape() waltest.Shape {
+	if w.random.oneIn(2) {
+		return waltest.Shape{}
+	}
+	return waltest.Shape{BytesPerSecond: 3_000_000 + w.random.n(3_000_000), Seed: uint64(w.random.n(1 << 30))}
 }
 
 // live writes transactions while sessions come and go, then lets the last session
@@ -145,6 +163,9 @@ func (w *world) live() {
 	}
 	w.session(ctx, false)
 	w.checkComplete()
+	if w.tally.Coalesced = w.server.Coalesced(); w.tally.Coalesced == 0 {
+		w.tally.Immediate++
+	}
 }
 
 func closed(c <-chan struct{}) bool {
@@ -175,7 +196,7 @@ func (w *world) transaction() {
 	first := len(w.events)
 	rows := w.random.n(5)
 	if w.random.oneIn(10) {
-		rows = 200
+		rows = 100 + w.random.n(600)
 	}
 	for range rows {
 		key := w.random.n(simKeys)
