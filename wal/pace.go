@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -54,12 +53,10 @@ type awaiter interface {
 	AwaitRead(bytes int) error
 }
 
-// newPace finds the socket below a connection; a connection without one, such as a
-// pipe, is read at once always.
+// newPace is for TCP. Any other connection is read at once always: a poll for a Unix
+// socket knows no mark, and one that is encrypted gives out one record of the
+// walsender's at a time, and holds others that a wait would leave lying.
 func newPace(conn net.Conn) pace {
-	if secure, ok := conn.(*tls.Conn); ok {
-		conn = secure.NetConn()
-	}
 	if a, ok := conn.(awaiter); ok {
 		return pace{await: a.AwaitRead}
 	}

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -57,6 +58,18 @@ func TestTheKernelWaitsAndForgets(t *testing.T) {
 	wantNoMark(t, raw)
 	if n, err := here.Read(make([]byte, 2000)); n != 1000 || err != nil {
 		t.Errorf("the read after it gives %d bytes and %v, want 1000", n, err)
+	}
+}
+
+func TestWhatIsNotTCPIsReadAtOnce(t *testing.T) {
+	here, _ := loopback(t)
+	if newPace(here).await == nil {
+		t.Error("a TCP connection is not waited on")
+	}
+	for name, conn := range map[string]net.Conn{"none": nil, "Unix": &net.UnixConn{}, "TLS": tls.Client(here, &tls.Config{MinVersion: tls.VersionTLS13})} {
+		if newPace(conn).await != nil {
+			t.Errorf("%s: would be waited on", name)
+		}
 	}
 }
 

@@ -114,14 +114,6 @@ func TestAPauseInABacklogDoesNotEndTheWaiting(t *testing.T) {
 	}
 }
 
-func TestAConnectionWithoutASocketIsReadAtOnce(t *testing.T) {
-	p := newPace(nil)
-	p.got(1_000_000)
-	if p.wants(time.Unix(1000, 0)) {
-		t.Error("waited on what has no mark")
-	}
-}
-
 func TestASystemWithoutTheMarkIsAskedOnce(t *testing.T) {
 	l := backlog(t)
 	l.await = func(int) error { l.waits++; return errors.Join(syscall.ENOPROTOOPT) }

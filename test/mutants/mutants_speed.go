@@ -30,6 +30,11 @@ var speedMutants = []mutant{
 		pkg: "./wal", test: "TestTheKernelWaitsAndForgets",
 	},
 	{
+		name: "speed: records of TLS are left lying while more is waited for",
+		file: "wal/pace.go", old: "\tsocket, ok := conn.(*net.TCPConn)\n", new: "\tif s, ok := conn.(interface{ NetConn() net.Conn }); ok {\n\t\tconn = s.NetConn()\n\t}\n\tsocket, ok := conn.(*net.TCPConn)\n",
+		pkg: "./wal", test: "TestWhatIsNotTCPIsReadAtOnce",
+	},
+	{
 		name: "speed: a crate is used again while one of its messages is not acked",
 		file: "sink/kafka_parcel.go", old: "\tif c.held.Add(-1) > 0 {", new: "\tif c.held.Add(-1) > 1 {",
 		pkg: "./sink", test: "TestKafkaIsASink",
