@@ -13,7 +13,7 @@ const (
 	coalesceTime  = 2 * time.Millisecond // and for how long at the most
 	busyMessages  = 48                   // so many messages of the server in coalesceTime are a busy log
 	busyWindows   = 2                    // and so many busy windows in a row are a backlog
-	poorWaits     = 4                    // so many waits in a row that bring less are its end
+	poorWaits     = 25                   // so many waits in a row that bring less are its end
 )
 
 // pace lets packets pile up in the kernel while there is a backlog.
@@ -29,7 +29,7 @@ const (
 // messages a second, which is 8,000 transactions of one row. A burst of a hundred
 // rows is over before. Some waits in a row that bring less than a busy window does end
 // the waiting, and the next one needs a backlog again; a single one proves little,
-// since a walsender that has to share its core pauses as long.
+// since a walsender that has to share its core pauses for tens of milliseconds.
 //
 // The socket's low-water mark is set within a wait and nowhere else, so there is
 // nothing to take back: whatever happens, the next read takes what is there.
