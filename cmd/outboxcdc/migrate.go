@@ -234,7 +234,8 @@ func oneLine(text string) string {
 	}, text)
 }
 
-// inQuotes is a text in YAML's single quotes, in which a quote alone is special.
+// inQuotes is a text in YAML's single quotes, in which a quote alone is special; and
+// what would be a variable of the environment in the file stays as it is.
 func inQuotes(text string) string {
-	return "'" + strings.ReplaceAll(oneLine(text), "'", "''") + "'"
+	return "'" + strings.NewReplacer("'", "''", "${", "$${").Replace(oneLine(text)) + "'"
 }
