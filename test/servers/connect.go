@@ -40,26 +40,26 @@ type Connect struct {
 	url     string
 }
 
-// DebeziumConnect runs a Connect on a Kafka for this test alone. It needs a JDK, and
-// Maven the first time; a machine without fails the test.
-func DebeziumConnect(tb testing.TB, kafka *KafkaServer) *Connect {
+// SharedConnect gives the Connect that the tests of this package share, on the Kafka
+// that they share; each test adds connectors of its own. It needs a JDK, and Maven the
+// first time; a machine without fails the test. A package that calls it has the
+// TestMain of SharedPostgres.
+func SharedConnect(tb testing.TB) *Connect {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), bringUp)
-	defer cancel()
-	c, err := startConnect(ctx, kafka, forTest(tb, nil))
+	kafka := SharedKafka(tb)
+	c, err := sharedConnect.take(func() (*Connect, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), bringUp)
+		defer cancel()
+		return startConnect(ctx, kafka, forTest(tb, nil))
+	})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() {
-		if tb.Failed() {
-			tb.Logf("Connect's log ends with:\n%s", c.process.log())
-		}
-		if err := c.process.remove(); err != nil {
-			tb.Errorf("close Connect: %v", err)
-		}
-	})
 	return c
 }
+
+// Close ends Connect with its connectors.
+func (c *Connect) Close() error { return c.process.remove() }
 
 func startConnect(ctx context.Context, kafka *KafkaServer, config Config) (*Connect, error) {
 	java, err := exec.LookPath("java")

@@ -101,6 +101,7 @@ func (o *once[S]) close() error {
 var (
 	sharedPostgres once[*PostgresServer]
 	sharedKafka    once[*KafkaServer]
+	sharedConnect  once[*Connect]
 )
 
 // SharedPostgres gives the test a database of its own on a server that the tests
@@ -172,7 +173,7 @@ func closeWhenInterrupted() {
 // closeShared ends the shared servers and says whether that went well.
 func closeShared() bool {
 	well := true
-	for _, err := range []error{sharedPostgres.close(), sharedKafka.close(), sharedRabbit.close()} {
+	for _, err := range []error{sharedConnect.close(), sharedPostgres.close(), sharedKafka.close(), sharedRabbit.close()} {
 		if err != nil {
 			well = false
 			_, _ = os.Stderr.WriteString("close the shared test server: " + err.Error() + "\n")
