@@ -18,6 +18,11 @@ const (
 	standbyPause = time.Second
 
 	longestSilence = 6 * time.Hour
+
+	// deniedTries is how often in a row a stream that was let in before may be refused,
+	// which takes some ten seconds: as long as a password that is changed in two places,
+	// or a restart of what the server asks for passwords.
+	deniedTries = 6
 )
 
 // Runner keeps a stream going: one session after the other. Make it with New; Run
@@ -27,6 +32,9 @@ type Runner struct {
 	plan   *outbox.Plan
 	logger *slog.Logger
 	store  checkpoint.Store // opened by the first session that reaches it
+
+	streamed bool // a session was opened
+	denied   int  // openings in a row that ended with wal.ErrDenied
 
 	warned bool       // preflight warnings were logged
 	memory wal.Memory // of the watches of all sessions
@@ -83,7 +91,7 @@ func (r *Runner) run(ctx context.Context, stop <-chan struct{}) error {
 		if err == nil {
 			err = errors.New("the session ended without a reason")
 		}
-		if class := fault.Classify(err); class != fault.Transient && class != fault.Stopped {
+		if !r.passes(err) {
 			r.board.set(Failed, err.Error())
 			r.board.broke(err)
 			return err
@@ -97,6 +105,16 @@ func (r *Runner) run(ctx context.Context, stop <-chan struct{}) error {
 		}
 		pause = min(2*pause, longestPause)
 	}
+}
+
+// passes says whether time may mend err.
+func (r *Runner) passes(err error) bool {
+	if errors.Is(err, wal.ErrDenied) && r.streamed {
+		r.denied++
+		return r.denied <= deniedTries
+	}
+	class := fault.Classify(err)
+	return class == fault.Transient || class == fault.Stopped
 }
 
 // listenLonger doubles the silence that the next session bears: this one may have
@@ -163,6 +181,7 @@ func (r *Runner) attempt(ctx context.Context, stop <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
+	r.streamed, r.denied = true, 0
 	r.board.begin(s)
 	r.logger.Info("streaming", slog.String("slot", r.config.Wal.Slot),
 		slog.String("from", s.saver.position.LSN.String()))

@@ -20,6 +20,11 @@ import (
 // the slot is the lock, and whoever does not hold it stands by.
 var ErrSlotBusy = errors.New("slot is in use by another process")
 
+// ErrDenied means that the server let the role in before and does not now, or never did:
+// a wrong password, a rule of pg_hba.conf, or a directory of passwords that is away and
+// for which the server has no code of its own.
+var ErrDenied = errors.New("the server does not let the role in")
+
 // Fault gives an error of the Postgres driver its class and, where somebody can do
 // something, the way out. It goes by SQLSTATE and by type, never by text. An error
 // that has a class, a cancelled context and nil pass through, and so does what it
@@ -112,6 +117,9 @@ func verdicts() map[string]sqlstateVerdict {
 func refusal(settings *pgconn.Config, cause error) error {
 	if server, ok := errors.AsType[*pgconn.PgError](cause); ok {
 		class, advice := refusalVerdict(settings, server.Code)
+		if strings.HasPrefix(server.Code, "28") { // invalid authorization
+			cause = errors.Join(ErrDenied, cause)
+		}
 		err := fmt.Errorf("%s: %w", target(settings),
 			&briefError{text: fmt.Sprintf("%s (SQLSTATE %s)", server.Message, server.Code), cause: cause})
 		return &fault.Error{Class: class, Err: err, Advice: advice}
@@ -127,11 +135,18 @@ func refusal(settings *pgconn.Config, cause error) error {
 		return fault.NewOperator(err, "name the authority that signed the server's certificate in sslrootcert, "+
 			"and the server as its certificate does")
 	default:
-		return &fault.Error{
-			Class: fault.Transient, Err: err,
-			Advice: "check host and port in the database URL, and that the server runs and is reachable",
-		}
+		return &fault.Error{Class: fault.Transient, Err: err, Advice: reachAdvice(settings)}
 	}
+}
+
+// reachAdvice is for a server with which nothing was agreed on. One without TLS says no
+// to it in a byte, for which the driver has no error of its own.
+func reachAdvice(settings *pgconn.Config) string {
+	plain := func(f *pgconn.FallbackConfig) bool { return f.TLSConfig == nil }
+	if settings.TLSConfig == nil || slices.ContainsFunc(settings.Fallbacks, plain) {
+		return "check host and port in the database URL, and that the server runs and is reachable"
+	}
+	return "check host and port in the database URL, that the server runs and is reachable, and that it takes TLS, without which the URL's sslmode lets nothing pass"
 }
 
 // refusalVerdict knows what a code means while a connection is made.

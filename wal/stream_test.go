@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -310,6 +313,71 @@ func TestCutConnectionIsTransient(t *testing.T) {
 		r.server.Cut()
 		if err := <-r.done; err == nil || fault.Classify(err) != fault.Transient {
 			t.Errorf("error %v, want a transient one", err)
+		}
+	})
+}
+
+// torn is a connection that takes half of a status and then nothing more, as one does
+// whose buffers are full until the deadline.
+type torn struct {
+	net.Conn
+
+	armed   atomic.Bool
+	written atomic.Int64 // bytes that were taken after it tore
+	tore    atomic.Bool
+}
+
+func (c *torn) Write(p []byte) (int, error) {
+	switch {
+	case !c.armed.Load():
+		return c.Conn.Write(p)
+	case c.tore.Swap(true):
+		c.written.Add(int64(len(p)))
+		return c.Conn.Write(p)
+	default:
+		n, _ := c.Conn.Write(p[:len(p)/2])
+		return n, os.ErrDeadlineExceeded
+	}
+}
+
+// After half a status the server would read the next message as its other half.
+func TestAStatusThatIsWrittenInPartIsTheLastWordOfItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), bubbleTime)
+		defer cancel()
+		server := waltest.NewServer(testStart)
+		defer server.Cut()
+		config := testConfig(server)
+		var link torn
+		config.Dial = func(ctx context.Context, network, address string) (c net.Conn, err error) {
+			link.Conn, err = server.Dial(ctx, network, address)
+			return &link, err
+		}
+		conn, err := wal.Connect(ctx, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := conn.Start(ctx, testStart)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, done := make(chan wal.Batch, 1), make(chan error, 1)
+		go func() { done <- stream.Run(ctx, nil, out) }()
+		_, end := server.Transaction(7, outboxRelation, insert("a"))
+		<-out
+		link.armed.Store(true)
+		stream.Confirm(end)
+		err = <-done
+		if class := fault.Classify(err); err == nil || class != fault.Transient {
+			t.Errorf("the stream ended with %v of class %v, want a transient error", err, class)
+		}
+		if n := link.written.Load(); n > 0 {
+			t.Errorf("%d bytes were written behind half a status", n)
+		}
+		for _, s := range server.Statuses() {
+			if s.Flush > testStart {
+				t.Errorf("the server took half a status for one that confirms %v", s.Flush)
+			}
 		}
 	})
 }
