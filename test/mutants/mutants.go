@@ -25,7 +25,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "ledger: confirm on receipt of the commit",
-		file: "pipeline/saver.go", old: "\tmark := s.tracker.Mark()\n\tif mark.LSN <= s.position.LSN {\n\t\treturn nil", new: "\tmark := s.tracker.Begun()\n\tif mark.LSN <= s.position.LSN {\n\t\treturn nil",
+		file: "pipeline/saver.go", old: "\tmark := s.tracker.Mark()\n\tnext := s.position\n", new: "\tmark := s.tracker.Begun()\n\tnext := s.position\n",
 		pkg: "./pipeline", test: simulation,
 	},
 	{
@@ -206,5 +206,22 @@ var chainMutants = []mutant{
 		name: "open: a connection is prepared without end",
 		file: "wal/connect.go", old: "settle(settling, pg)", new: "settle(context.WithoutCancel(settling), pg)",
 		pkg: "./pipeline", test: "TestAnOpeningEndsInTime",
+	},
+
+	// What ends a session, and what does not.
+	{
+		name: "end: more is written behind half a status",
+		file: "wal/stream.go", old: "if _, err := s.conn.Write(s.status.frame); err != nil {", new: "if _, err := s.conn.Write(s.status.frame); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {",
+		pkg: "./wal", test: "TestAStatusThatIsWrittenInPart",
+	},
+	{
+		name: "end: a login that is refused is tried for ever",
+		file: "pipeline/run.go", old: "return r.denied <= deniedTries", new: "return true",
+		pkg: "./pipeline", test: "TestALoginThatIsRefused",
+	},
+	{
+		name: "end: a login that is refused once is the end",
+		file: "pipeline/run.go", old: "errors.Is(err, wal.ErrDenied) && r.streamed", new: "false",
+		pkg: "./pipeline", test: "TestALoginThatIsRefused",
 	},
 }

@@ -7,47 +7,47 @@ var storeMutants = []mutant{
 	// The database store.
 	{
 		name: "database store: a save does not wait for the disk",
-		file: "checkpoint/postgres.go", old: "set_config('synchronous_commit', 'local', true)", new: "'local'::text",
+		file: "checkpoint/postgresrow.go", old: "set_config('synchronous_commit', 'local', true)", new: "'local'::text",
 		pkg: "./test", test: "TestASavedPositionSurvivesACrashOfTheServer",
 	},
 	{
 		name: "database store: a save waits for standbys",
-		file: "checkpoint/postgres.go", old: "set_config('synchronous_commit', 'local', true) AS level)", new: "left(set_config('synchronous_commit', 'on', true), 0) || 'local' AS level)",
+		file: "checkpoint/postgresrow.go", old: "set_config('synchronous_commit', 'local', true) AS level)", new: "left(set_config('synchronous_commit', 'on', true), 0) || 'local' AS level)",
 		pkg: "./test", test: "TestASaveDoesNotWaitForStandbys",
 	},
 	{
 		name: "database store: a save goes backwards",
-		file: "checkpoint/postgres.go", old: "AND saved.lsn <= excluded.lsn", new: "AND true",
+		file: "checkpoint/postgresrow.go", old: "AND (saved.lsn, saved.index) <= (excluded.lsn, excluded.index)", new: "AND true",
 		pkg: "./test", test: "TestDatabaseStoreKeepsTheContract",
 	},
 	{
 		name: "database store: a save goes back to a former timeline",
-		file: "checkpoint/postgres.go", old: "(saved.timeline < excluded.timeline", new: "(saved.timeline <> excluded.timeline",
+		file: "checkpoint/postgresrow.go", old: "(saved.timeline < excluded.timeline", new: "(saved.timeline <> excluded.timeline",
 		pkg: "./test", test: "TestDatabaseStoreKeepsTheContract",
 	},
 	{
 		name: "database store: an equal position cannot be saved again",
-		file: "checkpoint/postgres.go", old: "saved.lsn <= excluded.lsn", new: "saved.lsn < excluded.lsn",
+		file: "checkpoint/postgresrow.go", old: "(saved.lsn, saved.index) <= (excluded.lsn, excluded.index)", new: "(saved.lsn, saved.index) < (excluded.lsn, excluded.index)",
 		pkg: "./test", test: "TestDatabaseStoreKeepsTheContract",
 	},
 	{
 		name: "database store: another cluster's position is overwritten",
-		file: "checkpoint/postgres.go", old: "\tAND saved.system = excluded.system\n", new: "",
+		file: "checkpoint/postgresrow.go", old: "\tAND saved.system = excluded.system\n", new: "",
 		pkg: "./test", test: "TestDatabaseStoreKeepsTheContract",
 	},
 	{
 		name: "database store: another database's position is overwritten",
-		file: "checkpoint/postgres.go", old: "\tAND saved.database = excluded.database\n", new: "",
+		file: "checkpoint/postgresrow.go", old: "\tAND saved.database = excluded.database\n", new: "",
 		pkg: "./test", test: "TestDatabaseStoreKeepsTheContract",
 	},
 	{
 		name: "database store: a newer format is overwritten",
-		file: "checkpoint/postgres.go", old: "WHERE saved.format = excluded.format\n\tAND", new: "WHERE",
+		file: "checkpoint/postgresrow.go", old: "WHERE saved.format <= excluded.format\n\tAND", new: "WHERE",
 		pkg: "./test", test: "TestARowThatCannotBeTrustedIsNeitherReadNorReplaced",
 	},
 	{
 		name: "database store: a newer format is read",
-		file: "checkpoint/postgres.go", old: "case format != rowFormat:", new: "case format < rowFormat:",
+		file: "checkpoint/postgresrow.go", old: "case version < oldestFormat || version > format:", new: "case version < oldestFormat:",
 		pkg: "./test", test: "TestARowThatCannotBeTrustedIsNeitherReadNorReplaced",
 	},
 	{
@@ -113,7 +113,7 @@ var storeMutants = []mutant{
 	},
 	{
 		name: "file store: a changed file is believed",
-		file: "checkpoint/fileform.go", old: "!bytes.Equal(compact(again), compact(content))", new: "again == nil",
+		file: "checkpoint/form.go", old: "!bytes.Equal(again, compact(content))", new: "again == nil",
 		pkg: "./checkpoint", test: "TestADamagedFileIsNeverNone",
 	},
 	{
@@ -129,12 +129,12 @@ var storeMutants = []mutant{
 	},
 	{
 		name: "store: backwards within a timeline",
-		file: "checkpoint/guard.go", old: "next.Timeline == saved.Timeline && next.LSN < saved.LSN", new: "false",
+		file: "checkpoint/guard.go", old: "next.Timeline == saved.Timeline && behind(next, saved)", new: "false",
 		pkg: "./checkpoint", test: "TestMemoryKeepsTheContract|TestFileKeepsTheContract",
 	},
 	{
 		name: "store: positions compared as signed numbers",
-		file: "checkpoint/guard.go", old: "next.LSN < saved.LSN", new: "int64(next.LSN) < int64(saved.LSN)",
+		file: "checkpoint/guard.go", old: "return p.LSN < q.LSN ||", new: "return int64(p.LSN) < int64(q.LSN) ||",
 		pkg: "./checkpoint", test: "TestMemoryKeepsTheContract|TestFileKeepsTheContract",
 	},
 	// Migrations.

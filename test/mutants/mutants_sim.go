@@ -24,7 +24,7 @@ var simMutants = []mutant{
 	},
 	{
 		name: "simulation: ledger: confirm on receipt of the commit",
-		file: "pipeline/saver.go", old: "\tmark := s.tracker.Mark()\n\tif mark.LSN <= s.position.LSN {\n\t\treturn nil", new: "\tmark := s.tracker.Begun()\n\tif mark.LSN <= s.position.LSN {\n\t\treturn nil",
+		file: "pipeline/saver.go", old: "\tmark := s.tracker.Mark()\n\tnext := s.position\n", new: "\tmark := s.tracker.Begun()\n\tnext := s.position\n",
 		pkg: "./test/sim", test: wholeSimulation,
 	},
 	{
