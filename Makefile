@@ -67,6 +67,11 @@ gobench: ## benchmarks of the hot path: COUNT=6 runs, NAME=new, compared with OL
 		./wal ./outbox ./checkpoint ./sink ./pipeline | tee bin/bench-$(or $(NAME),new).txt
 	@$(BENCHSTAT) $(if $(OLD),bin/bench-$(OLD).txt) bin/bench-$(or $(NAME),new).txt
 
+.PHONY: memory
+memory: ## how much it takes: broker away for OUTAGE=10m, a transaction of ROWS=1000000, LARGE=2000 rows of 1 MB
+	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v -run 'TestMemory|TestRowsOfAMegabyte' ./test \
+		-memory.outage=$(or $(OUTAGE),10m) -memory.rows=$(or $(ROWS),1000000) -memory.large=$(or $(LARGE),2000)
+
 lint: ## the rules of .golangci.yml
 	$(GOLANGCI) run ./...
 	$(GO) vet -tags profiles ./cmd/outboxcdc

@@ -73,19 +73,7 @@ func mortalCommand(tb testing.TB, trap string, args []string) *mortal {
 	m := &mortal{trap: trap}
 	cmd := exec.Command(path, args...)
 	cmd.Env = append(os.Environ(), failpointVariable+"="+m.trap)
-	m.streamer = &streamer{cmd: cmd, log: &syncBuffer{}, done: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = m.log, m.log
-	if err := cmd.Start(); err != nil {
-		tb.Fatalf("start outboxcdc: %v", err)
-	}
-	go func() {
-		cmd.Wait() //nolint:errcheck // the state is read from the process
-		close(m.done)
-	}()
-	tb.Cleanup(func() {
-		cmd.Process.Kill() //nolint:errcheck // it may have ended
-		<-m.done
-	})
+	m.streamer = begin(tb, cmd)
 	return m
 }
 

@@ -34,7 +34,7 @@ func TestATopicThatTakesLessThanBeforeStopsTheStreamBeforeTheEvent(t *testing.T)
 	l.confirmed(t)
 	configureTopic(t, l.kafka, l.topic, "max.message.bytes", "200")
 	const large = "insert into outbox (aggregate_type, aggregate_id, event_type, payload) select 'order', $1, 'raised', to_jsonb(string_agg(gen_random_uuid()::text, '')) from generate_series(1, 1000)"
-	l.do(t, large, "large")
+	l.exec(t, large, "large")
 	l.event(t, "behind")
 	last := l.end(t)
 	s.wantEnd(t, "larger than the topic takes", "max.message.bytes")

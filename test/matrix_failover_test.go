@@ -33,8 +33,8 @@ func newAddress(tb testing.TB, db *servers.Database) *address {
 	a := &address{line: newLine(tb, db, servers.SharedKafka(tb)), file: filepath.Join(tb.TempDir(), "position")}
 	a.proxy = servers.NewProxy(tb, db.Server.Address())
 	if db.Server.Major() >= failoverMajor {
-		a.do(tb, "select pg_drop_replication_slot($1)", a.slot)
-		a.do(tb, "select pg_create_logical_replication_slot($1, 'pgoutput', false, false, true)", a.slot)
+		a.exec(tb, "select pg_drop_replication_slot($1)", a.slot)
+		a.exec(tb, "select pg_create_logical_replication_slot($1, 'pgoutput', false, false, true)", a.slot)
 	}
 	return a
 }

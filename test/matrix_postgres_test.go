@@ -17,13 +17,6 @@ import (
 // The rows of the fault matrix in which one Postgres goes down, comes back, or
 // holds the stream up.
 
-func (l *line) do(tb testing.TB, sql string, args ...any) {
-	tb.Helper()
-	if _, err := l.sql.Exec(walContext(tb), sql, args...); err != nil {
-		tb.Fatalf("%s: %v", sql, err)
-	}
-}
-
 // text gives what a query answers, as text.
 func (l *line) text(tb testing.TB, query string, args ...any) (answer string) {
 	tb.Helper()
@@ -36,7 +29,7 @@ func (l *line) text(tb testing.TB, query string, args ...any) (answer string) {
 // event inserts one event of an aggregate of its own.
 func (l *line) event(tb testing.TB, aggregate string) {
 	tb.Helper()
-	l.do(tb, "insert into outbox (aggregate_type, aggregate_id, event_type, payload) values ('order', $1, 'raised', '{\"n\": 1}')", aggregate)
+	l.exec(tb, "insert into outbox (aggregate_type, aggregate_id, event_type, payload) values ('order', $1, 'raised', '{\"n\": 1}')", aggregate)
 }
 
 // arrived says how often an aggregate is on the topic.
@@ -162,10 +155,10 @@ func TestAFullDiskOfPostgresIsOutlasted(t *testing.T) {
 	s := stream(t, "--slot", l.slot, "--database-url", l.spilling(t), "--topic", l.topic, "--http", "off",
 		"--sink", "kafka://"+strings.Join(l.kafka.Bootstrap(), ","))
 	eventually(t, time.Minute, "it streams", s.says("streaming"))
-	l.do(t, "begin")
+	l.exec(t, "begin")
 	l.fillDisk(t)
-	l.do(t, "insert into outbox (aggregate_type, aggregate_id, event_type, payload) select 'order', 'big', 'raised', jsonb_build_object('n', i) from generate_series(1, 5000) i")
-	l.do(t, "commit")
+	l.exec(t, "insert into outbox (aggregate_type, aggregate_id, event_type, payload) select 'order', 'big', 'raised', jsonb_build_object('n', i) from generate_series(1, 5000) i")
+	l.exec(t, "commit")
 	eventually(t, time.Minute, "the full disk is told of", s.says("53100"))
 	l.event(t, "after")
 	l.confirmed(t)
@@ -216,17 +209,17 @@ func (l *line) fillDisk(tb testing.TB) {
 func TestAStandbyThatIsDownHoldsTheStreamAndNoMore(t *testing.T) {
 	server := servers.Postgres(t, servers.Major(failoverMajor))
 	a := newAddress(t, server.Database(t))
-	a.do(t, "select pg_create_physical_replication_slot('away', true)")
-	a.do(t, "alter system set synchronized_standby_slots = 'away'")
-	a.do(t, "select pg_reload_conf()")
+	a.exec(t, "select pg_create_physical_replication_slot('away', true)")
+	a.exec(t, "alter system set synchronized_standby_slots = 'away'")
+	a.exec(t, "select pg_reload_conf()")
 	s := a.start(t)
 	a.event(t, "held")
 	eventually(t, time.Minute, "it says that it is held back", s.says("held back until a standby has the log"))
 	if n := a.arrived(t, "held"); n != 0 {
 		t.Errorf("the event arrived %d times while the standby lacks it", n)
 	}
-	a.do(t, "alter system reset synchronized_standby_slots")
-	a.do(t, "select pg_reload_conf()")
+	a.exec(t, "alter system reset synchronized_standby_slots")
+	a.exec(t, "select pg_reload_conf()")
 	eventually(t, time.Minute, "the event arrives", func() bool { return a.arrived(t, "held") == 1 })
 	if strings.Contains(s.log.String(), "another follows") {
 		t.Errorf("the wait broke a session:\n%s", s.log)
@@ -239,8 +232,8 @@ func TestAStandbyThatIsDownHoldsTheStreamAndNoMore(t *testing.T) {
 func TestAStreamThatCommitsWaitForIsToldOfAndLosesNothing(t *testing.T) {
 	server := servers.Postgres(t)
 	l := newLine(t, server.Database(t), servers.SharedKafka(t))
-	l.do(t, "alter system set synchronous_standby_names = '*'")
-	l.do(t, "select pg_reload_conf()")
+	l.exec(t, "alter system set synchronous_standby_names = '*'")
+	l.exec(t, "select pg_reload_conf()")
 	s := l.stream(t)
 	eventually(t, time.Minute, "it streams", s.says("streaming"))
 	for i := range 5 {

@@ -96,7 +96,13 @@ func stream(tb testing.TB, args ...string) *streamer {
 // start starts the command as stream does.
 func start(tb testing.TB, args ...string) *streamer {
 	tb.Helper()
-	s := &streamer{cmd: exec.Command(binaryPath(tb), args...), log: &syncBuffer{}, done: make(chan struct{})}
+	return begin(tb, exec.Command(binaryPath(tb), args...))
+}
+
+// begin starts a command that is or becomes the streamer.
+func begin(tb testing.TB, cmd *exec.Cmd) *streamer {
+	tb.Helper()
+	s := &streamer{cmd: cmd, log: &syncBuffer{}, done: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		tb.Fatalf("start outboxcdc: %v", err)
@@ -113,6 +119,16 @@ func start(tb testing.TB, args ...string) *streamer {
 		}
 	})
 	return s
+}
+
+// over says whether the streamer has ended.
+func (s *streamer) over() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // kill ends the streamer as a power cut would.
