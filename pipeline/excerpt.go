@@ -150,10 +150,7 @@ func (e *excerpt) each(ctx context.Context, visit func(batch wal.Batch) error) e
 	defer end()
 	stop, batches := make(chan struct{}), make(chan wal.Batch)
 	var reader errgroup.Group
-	reader.Go(func() (err error) {
-		defer fault.Catch(func(bug error) { err = bug })
-		return e.Run(ctx, stop, batches)
-	})
+	reader.Go(func() error { return fault.Guard(func() error { return e.Run(ctx, stop, batches) }) })
 	var visited error
 	for batch := range batches {
 		batch.Hold()

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pglogrepl"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
 const (
@@ -160,7 +162,7 @@ func (s *Stream) Run(ctx context.Context, stop <-chan struct{}, out chan<- Batch
 	s.heard = time.Now()
 
 	woken := s.wakeOn(ctx, stop)
-	err := s.read(ctx, stop, out)
+	err := fault.Guard(func() error { return s.read(ctx, stop, out) }) // whoever takes batches sees the end of them
 	woken()
 	close(out)
 	if err != nil {

@@ -44,7 +44,7 @@ type program struct {
 func (p *program) run(ctx context.Context, args []string) int {
 	args = nameLast(args)
 	p.args, p.sources = args, make(map[string]string)
-	err := guarded(func() error { return p.app().RunContext(ctx, args) })
+	err := fault.Guard(func() error { return p.app().RunContext(ctx, args) })
 	if fault.Classify(err) == fault.Bug {
 		err = &fault.Error{Class: fault.Bug, Err: err, Advice: "please report this line and what `outboxcdc version` prints, " +
 			"then start it again: what is not confirmed is sent again"}
@@ -53,12 +53,6 @@ func (p *program) run(ctx context.Context, args []string) int {
 		p.report(err)
 	}
 	return fault.ExitCode(err)
-}
-
-// guarded runs f and makes an error of a panic.
-func guarded(f func() error) (err error) {
-	defer fault.Catch(func(bug error) { err = bug })
-	return f()
 }
 
 // report says why the program ends: a line for each problem, or one record where

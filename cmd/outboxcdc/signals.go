@@ -51,7 +51,7 @@ func (p *program) runToTheEnd(ctx context.Context, r runner, logger *slog.Logger
 	defer quit()
 	stop := make(chan struct{})
 	ended := make(chan error, 1)
-	go func() { ended <- guarded(func() error { return r.Run(ctx, stop) }) }()
+	go func() { ended <- fault.Guard(func() error { return r.Run(ctx, stop) }) }()
 
 	select {
 	case err := <-ended:

@@ -20,6 +20,12 @@ func Catch(tell func(error)) {
 	}
 }
 
+// Guard runs f and gives its error, or the bug that it panics with.
+func Guard(f func() error) (err error) {
+	defer Catch(func(bug error) { err = bug })
+	return f()
+}
+
 // bugText is what a panic says. Strings and the runtime's errors are written by
 // programmers; other errors and values may carry payloads, and only their type is
 // shown.

@@ -11,11 +11,12 @@ import (
 
 func trailing(s []int) int { return len(s) }
 
-// caught gives the error that Catch makes of what f panics with.
-func caught(f func()) (err error) {
-	defer fault.Catch(func(bug error) { err = bug })
-	f()
-	return nil
+// caught gives the error that is made of what f panics with.
+func caught(f func()) error {
+	return fault.Guard(func() error {
+		f()
+		return nil
+	})
 }
 
 func TestAPanicBecomesOneLineThatNamesItsPlace(t *testing.T) {
