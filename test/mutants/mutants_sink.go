@@ -54,7 +54,7 @@ var sinkMutants = []mutant{
 	},
 	{
 		name: "kafka: a message with an empty key is sent",
-		file: "sink/kafka_topics.go", old: "if len(m.Key) == 0 {", new: "if m.Key == nil {",
+		file: "sink/kafka_topics.go", old: "if len(m.Key) == 0 && !m.Keyless {", new: "if m.Key == nil && !m.Keyless {",
 		pkg: "./sink", test: "TestAnImpossibleMessageStopsTheLineAndKeepsWhatWasSent",
 	},
 
