@@ -42,7 +42,6 @@ func (k *kafka) giveBack(c *crate) {
 	if c.held.Add(-1) > 0 {
 		return
 	}
-	clear(c.records[:c.used]) // what they point to is somebody else's by now
 	c.used = 0
 	k.crates.Put(c)
 }
@@ -133,6 +132,7 @@ func (p *parcel) close() {
 	for range p.stored {
 		p.ack(nil)
 	}
+	clear(p.records) // or the crate would hold on to what was acked, 256 messages of any size
 	k.buffer.give(p.size)
 	k.giveBack(p.crate)
 	p.ack, p.crate, p.records = nil, nil, nil
