@@ -146,7 +146,8 @@ func valueLength(text []byte) int {
 			if depth == 0 { // what encloses a number or a word
 				return at
 			}
-			if depth--; depth == 0 {
+			depth--
+			if depth == 0 {
 				return at + 1
 			}
 		case ',', ' ', '\t', '\r', '\n':

@@ -72,7 +72,7 @@ func likenesses() []likeness {
 		`'t3', '{}', null, null, null, null, null, 16777216, 0.1, null, null, null, null, null, null, null, null, null, null, null, null, 'z', null, null, null` + strings.Repeat(", null", 44),
 	}
 	columnNames := make([]string, 0, 32)
-	for _, c := range strings.Split(types, ", ") {
+	for c := range strings.SplitSeq(types, ", ") {
 		if name, _, ok := strings.Cut(c, " "); ok && (strings.HasPrefix(name, "c_") || strings.HasPrefix(name, "f_")) && !strings.ContainsAny(name, "()") {
 			columnNames = append(columnNames, name)
 		}

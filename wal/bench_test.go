@@ -12,7 +12,6 @@ import (
 type decodeRound struct {
 	assembler *assembler
 	messages  [][]byte
-	last      LSN
 	rows      int
 }
 
