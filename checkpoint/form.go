@@ -87,10 +87,13 @@ func parseForm(content []byte) (Entry, error) {
 	if err != nil || !bytes.Equal(again, compact(content)) {
 		return Entry{}, fmt.Errorf("%w: it is not as it was written", errDamaged)
 	}
+	if e.Gap.Reason == "" && e.Gap != (Gap{}) {
+		return Entry{}, fmt.Errorf("%w: it has a gap without a reason", errDamaged)
+	}
 	if version == oldestFormat && (e.Index != 0 || e.Delivered.Known() || e.Gap != Gap{}) {
 		return Entry{}, fmt.Errorf("%w: it holds more than its version", errDamaged)
 	}
-	if err := completeEntry(e, e.Slot); err != nil {
+	if err := complete(e.Position, e.Slot); err != nil {
 		return Entry{}, fmt.Errorf("%w: %w", errDamaged, errors.Unwrap(err))
 	}
 	return e, nil

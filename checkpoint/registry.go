@@ -64,17 +64,26 @@ type store struct {
 	example string // for messages
 	check   func(u *url.URL) error
 	open    opener // is given a URL that check has passed
+	opaque  bool   // the URL is handed on as it is, whole, in Opaque
 }
 
 func register(scheme, example string, check func(u *url.URL) error, open opener) {
 	if _, taken := stores[scheme]; taken {
 		panic("bug: two checkpoint stores are registered as " + scheme)
 	}
-	stores[scheme] = store{example, check, open}
+	stores[scheme] = store{example: example, check: check, open: open}
+}
+
+// registerOpaque is register for URLs that net/url does not understand.
+func registerOpaque(scheme, example string, check func(u *url.URL) error, open opener) {
+	register(scheme, example, check, open)
+	kind := stores[scheme]
+	kind.opaque = true
+	stores[scheme] = kind
 }
 
 // Open opens the store that rawURL names by its scheme: "database", which is also
-// what empty means, file:///path or memory://. The word alone stands for scheme://.
+// what empty means, file:///path, kafka://brokers/topic or memory://. The word alone stands for scheme://.
 // A URL that cannot be used is a usage error. A store outlives the sessions that
 // use it: it connects when it is first needed, and again after a connection broke.
 func Open(ctx context.Context, rawURL string, o Options) (Store, error) {
@@ -86,6 +95,13 @@ func Open(ctx context.Context, rawURL string, o Options) (Store, error) {
 		return nil, err
 	}
 	return kind.open(ctx, u, o)
+}
+
+// InDatabase says whether rawURL names the store in the database that the events come
+// from.
+func InDatabase(rawURL string) bool {
+	scheme, _, _ := strings.Cut(rawURL, ":")
+	return rawURL == "" || scheme == defaultScheme
 }
 
 // CheckURL gives the usage error that Open would give for rawURL, or nil. It opens
@@ -107,8 +123,11 @@ func parse(rawURL string) (store, *url.URL, error) {
 	if scheme == rawURL || rawURL == "" {
 		rawURL = scheme + "://"
 	}
-	u, err := url.Parse(rawURL)
-	if err != nil {
+	var u *url.URL
+	var err error
+	if kind.opaque { // not net/url's notion of a URL, which knows one host only
+		u = &url.URL{Scheme: scheme, Opaque: rawURL}
+	} else if u, err = url.Parse(rawURL); err != nil {
 		return store{}, nil, badURL("it is no URL")
 	}
 	err = kind.check(u)

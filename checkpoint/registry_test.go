@@ -28,6 +28,7 @@ func TestAnUnusableURLNamesTheKnownOnes(t *testing.T) {
 		"redis://localhost", "postgres://u:hunter2@db/shop", "/var/lib/orders.json", "Database", "database ",
 		"database://u:hunter2@db/shop", "database:x", "database?x=1", "memory:///x", "memory://?", "memory://#x",
 		"file", "file://", "file:orders.json", "file://relative/path", "file:///a?sync=off", "file:///a#x",
+		"kafka://", "kafka://b1:9092", "kafka://b1:9092/", "kafka://b1/a b", "kafka://b1/t?create=maybe",
 		"file://u:hunter2@/a", "file:///%zz-hunter2", "file:///a\x7fhunter2",
 	} {
 		_, err := checkpoint.Open(t.Context(), url, checkpoint.Options{Slot: "orders"})
@@ -42,6 +43,15 @@ func TestAnUnusableURLNamesTheKnownOnes(t *testing.T) {
 		}
 		if strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("Open(%q) shows the password: %v", url, err)
+		}
+	}
+}
+
+func TestAnUnusableBrokerOfPositionsIsAUsageErrorWithoutThePassword(t *testing.T) {
+	for _, url := range []string{"kafka://b1/t?password=hunter2", "kafka://u:hunter2@b1/t", "kafka://b1/t?acks=1"} {
+		_, err := checkpoint.Open(t.Context(), url, checkpoint.Options{Slot: "orders"})
+		if fault.Classify(err) != fault.Usage || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "checkpoint") {
+			t.Errorf("Open(%q) = %v, want a usage error about the checkpoint without the password", url, err)
 		}
 	}
 }

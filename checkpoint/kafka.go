@@ -1,0 +1,497 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/sink"
+)
+
+const kafkaExample = "kafka://b1:9092,b2:9092/topic?create=true"
+
+func init() { registerOpaque("kafka", kafkaExample, checkKafka, openKafka) }
+
+// kafkaStore keeps the position in a compacted topic of one partition, which slots may
+// share. A record has the slot for its key, and entries of the history have keys
+// behind it, which come round again when they are too old: the topic stays as large as
+// the history.
+//
+// Each call reads to the end of the topic first, so that what counts is there and not
+// what this process remembers. Kafka has no write that depends on what is there, so an
+// instance that was frozen between its look and its write may write an earlier
+// position behind a later one. Such a record is passed over by all who read it, and
+// gone with the next save; a slot is always saved before it is confirmed, so nothing
+// hangs on the moment in between.
+type kafkaStore struct {
+	slot    string
+	age     time.Duration
+	topic   string
+	create  bool
+	options []kgo.Opt
+
+	client  *kgo.Client // nil when there is none
+	next    int64       // the record to read next
+	saved   *Position   // nil when nothing is saved
+	entries map[string]Entry
+	damage  map[string]error // records that could not be read and have no later one, by key
+}
+
+// kafkaTarget is a URL taken apart: the brokers with their settings for the sink, and
+// what is the store's own.
+type kafkaTarget struct {
+	brokers string
+	topic   string
+	create  bool
+}
+
+func parseKafkaTarget(rawURL string) (kafkaTarget, error) {
+	address, query, _ := strings.Cut(strings.TrimPrefix(rawURL, "kafka://"), "?")
+	brokers, topic, _ := strings.Cut(address, "/")
+	t := kafkaTarget{topic: topic}
+	var settings []string
+	for setting := range strings.SplitSeq(query, "&") {
+		switch {
+		case setting == "create=true":
+			t.create = true
+		case setting == "create=false", setting == "":
+		case strings.HasPrefix(setting, "create="):
+			return t, badURL("create is true or false")
+		default:
+			settings = append(settings, setting)
+		}
+	}
+	if topic == "" || strings.Trim(topic, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" || len(topic) > 249 {
+		return t, badURL("kafka takes the name of a topic behind the brokers, as in " + kafkaExample)
+	}
+	t.brokers = "kafka://" + brokers
+	if len(settings) > 0 {
+		t.brokers += "?" + strings.Join(settings, "&")
+	}
+	if err := sink.CheckKafkaURL(t.brokers); err != nil {
+		return t, fmt.Errorf("the checkpoint URL, whose brokers are named as a sink's: %w", err)
+	}
+	return t, nil
+}
+
+func checkKafka(u *url.URL) error {
+	_, err := parseKafkaTarget(u.Opaque)
+	return err
+}
+
+func openKafka(_ context.Context, u *url.URL, o Options) (Store, error) {
+	t, err := parseKafkaTarget(u.Opaque)
+	if err != nil {
+		return nil, err
+	}
+	options, err := sink.KafkaClient(t.brokers, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return &kafkaStore{slot: o.Slot, age: o.historyAge(), topic: t.topic, create: t.create, options: options}, nil
+}
+
+// Prepare is Preparer's: it makes the topic when that was asked for.
+func (s *kafkaStore) Prepare(ctx context.Context) (made []string, err error) {
+	err = s.bounded(ctx, func(ctx context.Context) error {
+		if err := s.connect(); err != nil {
+			return err
+		}
+		admin := kadm.NewClient(s.client)
+		topics, err := admin.ListTopics(ctx, s.topic)
+		if err != nil || topics.Has(s.topic) || !s.create {
+			return err
+		}
+		policy := "compact"
+		answers, err := admin.CreateTopics(ctx, 1, -1, map[string]*string{"cleanup.policy": &policy}, s.topic)
+		if err == nil {
+			err = answers[s.topic].Err
+		}
+		switch {
+		case errors.Is(err, kerr.TopicAlreadyExists):
+			return nil
+		case err == nil:
+			made = []string{"compacted topic " + s.topic}
+		}
+		return err
+	})
+	return made, err
+}
+
+// Load is Store's.
+func (s *kafkaStore) Load(ctx context.Context) (p Position, err error) {
+	s.drop() // a session begins: the last one may have left a connection that is dead
+	err = s.bounded(ctx, func(ctx context.Context) error {
+		if err := s.catchUp(ctx); err != nil {
+			return err
+		}
+		if s.saved == nil {
+			return ErrNone
+		}
+		p = *s.saved
+		return nil
+	})
+	return p, err
+}
+
+// Save is Store's.
+func (s *kafkaStore) Save(ctx context.Context, p Position) error {
+	if err := complete(p, s.slot); err != nil {
+		return err
+	}
+	return s.write(ctx, func() ([]*kgo.Record, error) {
+		if s.saved != nil {
+			if err := follow(*s.saved, p); err != nil {
+				return nil, err
+			}
+		}
+		record, err := s.record(s.slot, Entry{Position: p})
+		return []*kgo.Record{record}, err
+	})
+}
+
+// Keep is Historian's.
+func (s *kafkaStore) Keep(ctx context.Context, e Entry) error {
+	if err := completeEntry(e, s.slot); err != nil {
+		return err
+	}
+	return s.write(ctx, func() ([]*kgo.Record, error) {
+		record, err := s.record(s.entryKey(e), e)
+		return []*kgo.Record{record}, err
+	})
+}
+
+// Replace is Historian's. The entry comes first, as in a fileStore; the position's own
+// record carries the gap too, which says that it counts whatever stood there.
+func (s *kafkaStore) Replace(ctx context.Context, e Entry) error {
+	if err := completeEntry(e, s.slot); err != nil {
+		return err
+	}
+	return s.write(ctx, func() ([]*kgo.Record, error) {
+		entry, err := s.record(s.entryKey(e), e)
+		if err != nil {
+			return nil, err
+		}
+		position, err := s.record(s.slot, e)
+		if err != nil {
+			return nil, err
+		}
+		position.Headers = []kgo.RecordHeader{{Key: replaceHeader}}
+		return []*kgo.Record{entry, position}, nil
+	})
+}
+
+// Delete is Historian's.
+func (s *kafkaStore) Delete(ctx context.Context) error {
+	return s.write(ctx, func() ([]*kgo.Record, error) {
+		records := []*kgo.Record{{Topic: s.topic, Key: []byte(s.slot)}}
+		for key := range s.entries {
+			records = append(records, &kgo.Record{Topic: s.topic, Key: []byte(key)})
+		}
+		return records, nil
+	})
+}
+
+// History is Historian's.
+func (s *kafkaStore) History(ctx context.Context) (entries []Entry, err error) {
+	err = s.bounded(ctx, func(ctx context.Context) error {
+		if err := s.catchUp(ctx); err != nil {
+			return err
+		}
+		for key := range s.entries {
+			entries = append(entries, s.entries[key])
+		}
+		return nil
+	})
+	slices.SortFunc(entries, func(a, b Entry) int { return a.Time.Compare(b.Time) })
+	if n := len(entries); n > 0 {
+		entries = trim(entries, entries[n-1].Time.Add(-s.age))
+	}
+	return entries, err
+}
+
+// Close is Store's.
+func (s *kafkaStore) Close() error {
+	s.drop()
+	return nil
+}
+
+// replaceHeader marks a position that counts whatever stood before it.
+const replaceHeader = "replace"
+
+// entryKey comes round again after the history's age and a day. An entry with a gap
+// has a key for itself.
+func (s *kafkaStore) entryKey(e Entry) string {
+	if e.Gap.Reason != "" {
+		return fmt.Sprintf("%s/gap/%d", s.slot, e.Time.UnixMicro())
+	}
+	minutes := int64((s.age + historySlack) / time.Minute)
+	return fmt.Sprintf("%s/history/%d", s.slot, e.Time.Unix()/60%minutes)
+}
+
+func (s *kafkaStore) record(key string, e Entry) (*kgo.Record, error) {
+	value, err := renderForm(e)
+	if err != nil {
+		return nil, bug("%w", err)
+	}
+	return &kgo.Record{Topic: s.topic, Key: []byte(key), Value: value}, nil
+}
+
+// write reads to the end, asks what is to be written there, and writes it.
+func (s *kafkaStore) write(ctx context.Context, ask func() ([]*kgo.Record, error)) error {
+	return s.bounded(ctx, func(ctx context.Context) error {
+		if err := s.catchUp(ctx); err != nil {
+			return err
+		}
+		records, err := ask()
+		if err != nil {
+			return err
+		}
+		return s.client.ProduceSync(ctx, records...).FirstErr()
+	})
+}
+
+// bounded bounds the time that do takes. A client with an error behind it is not used
+// again; an answer about positions is no such error.
+func (s *kafkaStore) bounded(ctx context.Context, do func(context.Context) error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	answer, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	err := do(answer)
+	if err == nil || errors.Is(err, ErrNone) || errors.Is(err, ErrBackwards) || errors.Is(err, ErrForeign) {
+		return err
+	}
+	s.drop()
+	if answer.Err() != nil && ctx.Err() == nil {
+		return &fault.Error{
+			Class:  fault.Transient,
+			Err:    fmt.Errorf("topic %s of positions: no answer within %v: %w", s.topic, answerTimeout, err),
+			Advice: "look at the brokers of --checkpoint",
+		}
+	}
+	return s.explain(err)
+}
+
+func (s *kafkaStore) explain(err error) error {
+	err = fmt.Errorf("topic %s of positions: %w", s.topic, err)
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		return fault.NewOperator(err, "make it, with one partition and cleanup.policy=compact, or add create=true to --checkpoint; "+
+			"if it was there before, what was saved is gone: outboxcdc verify tells what is missing")
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return fault.NewOperator(err, "grant Read, Write, Describe and DescribeConfigs on the topic to our user")
+	default:
+		return sink.KafkaFault(err)
+	}
+}
+
+func (s *kafkaStore) drop() {
+	if s.client != nil {
+		s.client.Close()
+	}
+	s.client, s.next, s.saved, s.entries, s.damage = nil, 0, nil, nil, nil
+}
+
+func (s *kafkaStore) connect() error {
+	if s.client != nil {
+		return nil
+	}
+	client, err := kgo.NewClient(append(slices.Clone(s.options),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
+			return func(*kgo.Record, int) int { return 0 }
+		})),
+		kgo.ProducerLinger(0),
+		kgo.UnknownTopicRetries(1),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{s.topic: {0: kgo.NewOffset().AtStart()}}),
+	)...)
+	if err != nil {
+		return fault.NewUsage(fmt.Errorf("set up the kafka client: %w", err), "check the settings in --checkpoint")
+	}
+	s.client, s.entries, s.damage = client, map[string]Entry{}, map[string]error{}
+	return nil
+}
+
+// A topic that was just made, or a broker that was, is not known to all of them at
+// once. For so long one that is missing is asked for again.
+const (
+	unknownPatience = 3 * time.Second
+	unknownPause    = 100 * time.Millisecond
+)
+
+// catchUp reads to the end of the topic as it is now.
+func (s *kafkaStore) catchUp(ctx context.Context) error {
+	patience := time.Now().Add(unknownPatience)
+	for {
+		err := s.catchUpOnce(ctx)
+		if !errors.Is(err, kerr.UnknownTopicOrPartition) || time.Now().After(patience) {
+			return err
+		}
+		s.drop()
+		pause := time.NewTimer(unknownPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (s *kafkaStore) catchUpOnce(ctx context.Context) error {
+	first := s.client == nil
+	if err := s.connect(); err != nil {
+		return err
+	}
+	admin := kadm.NewClient(s.client)
+	var start int64
+	if first {
+		var err error
+		if start, err = s.inspect(ctx, admin); err != nil {
+			return err
+		}
+	}
+	ends, err := admin.ListEndOffsets(ctx, s.topic)
+	end, there := ends.Lookup(s.topic, 0)
+	switch {
+	case err != nil:
+		return err
+	case !there:
+		return kerr.UnknownTopicOrPartition
+	case end.Err != nil:
+		return end.Err
+	case end.Offset < s.next:
+		return fault.NewOperator(fmt.Errorf("it ends at record %d, and record %d was read", end.Offset, s.next-1),
+			"it was made anew or lost its end: find out who did it; outboxcdc verify tells what is missing")
+	}
+	if err := s.read(ctx, end.Offset); err != nil {
+		return err
+	}
+	for _, damage := range s.damage {
+		return damage
+	}
+	if s.saved == nil && start > 0 {
+		return fault.NewOperator(
+			fmt.Errorf("it holds no position of slot %s, and its first %d records were removed: there may have been one", s.slot, start),
+			"nothing but compaction may remove records of it: set cleanup.policy=compact; to begin as at a first start, use another topic")
+	}
+	return nil
+}
+
+// idlePoll is how long the records before the end are waited for. The last of them may
+// be a mark of deletion that compaction has removed.
+const idlePoll = 5 * time.Second
+
+func (s *kafkaStore) read(ctx context.Context, end int64) error {
+	for s.next < end {
+		waiting, cancel := context.WithTimeout(ctx, idlePoll)
+		fetches := s.client.PollFetches(waiting)
+		cancel()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var failed error
+		fetches.EachError(func(_ string, _ int32, err error) {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				failed = errors.Join(failed, err)
+			}
+		})
+		if failed != nil {
+			return failed
+		}
+		if fetches.NumRecords() == 0 {
+			s.next = end
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			s.apply(r)
+			s.next = r.Offset + 1
+		})
+	}
+	return nil
+}
+
+// apply takes in a record of our slot.
+func (s *kafkaStore) apply(r *kgo.Record) {
+	key := string(r.Key)
+	if key != s.slot && !strings.HasPrefix(key, s.slot+"/") {
+		return
+	}
+	delete(s.damage, key)
+	if r.Value == nil {
+		if key == s.slot {
+			s.saved = nil
+		}
+		delete(s.entries, key)
+		return
+	}
+	e, err := parseForm(r.Value)
+	if err == nil && e.Slot != s.slot {
+		err = fmt.Errorf("%w: it is of slot %q", errDamaged, e.Slot)
+	}
+	if err != nil {
+		s.damage[key] = damaged(r, err, s.slot)
+		return
+	}
+	if key != s.slot {
+		s.entries[key] = e
+		return
+	}
+	replaces := slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == replaceHeader })
+	if s.saved == nil || replaces || follow(*s.saved, e.Position) == nil {
+		s.saved = &e.Position
+	}
+}
+
+func damaged(r *kgo.Record, err error, slot string) error {
+	err = fmt.Errorf("record %d of slot %s: %w", r.Offset, slot, err)
+	if errors.Is(err, errUnknownFormat) {
+		return fault.NewOperator(err, "use the outboxcdc that wrote it, or a newer one")
+	}
+	return fault.NewOperator(err, "find out who else writes to the topic; to go on as at a first start, use another topic")
+}
+
+// inspect refuses a topic that would lose a position, and gives its first record.
+func (s *kafkaStore) inspect(ctx context.Context, admin *kadm.Client) (start int64, err error) {
+	starts, err := admin.ListStartOffsets(ctx, s.topic)
+	if err != nil {
+		return 0, err
+	}
+	first, there := starts.Lookup(s.topic, 0)
+	switch {
+	case !there:
+		return 0, kerr.UnknownTopicOrPartition
+	case first.Err != nil:
+		return 0, first.Err
+	case len(starts[s.topic]) != 1:
+		return 0, fault.NewOperator(fmt.Errorf("it has %d partitions", len(starts[s.topic])), "use a topic of one partition: positions have an order")
+	}
+	configs, err := admin.DescribeTopicConfigs(ctx, s.topic)
+	if err != nil {
+		return 0, err
+	}
+	config, err := configs.On(s.topic, nil)
+	if err == nil {
+		err = config.Err
+	}
+	if err != nil {
+		return 0, err
+	}
+	for _, c := range config.Configs {
+		if c.Key == "cleanup.policy" && c.MaybeValue() != "compact" {
+			return 0, fault.NewOperator(fmt.Errorf("its cleanup.policy is %s, which removes positions by their age", c.MaybeValue()),
+				"set cleanup.policy=compact on it")
+		}
+	}
+	return first.Offset, nil
+}

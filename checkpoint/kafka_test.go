@@ -1,0 +1,192 @@
+package checkpoint_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/outboxcdc/outboxcdc/checkpoint"
+	"github.com/outboxcdc/outboxcdc/checkpoint/checkpointtest"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+)
+
+// fakeKafka is a broker, with an administrator of it.
+type fakeKafka struct {
+	brokers string
+	client  *kgo.Client
+	admin   *kadm.Client
+}
+
+func newFakeKafka(t *testing.T) *fakeKafka {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	f := &fakeKafka{brokers: strings.Join(cluster.ListenAddrs(), ",")}
+	if f.client, err = kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.client.Close)
+	f.admin = kadm.NewClient(f.client)
+	return f
+}
+
+// topic makes one with a cleanup.policy.
+func (f *fakeKafka) topic(t *testing.T, policy string, partitions int32) {
+	t.Helper()
+	if _, err := f.admin.CreateTopic(t.Context(), partitions, 1, map[string]*string{"cleanup.policy": &policy}, "positions"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fakeKafka) store(t *testing.T, settings string) checkpoint.Store {
+	t.Helper()
+	s, err := checkpoint.Open(t.Context(), "kafka://"+f.brokers+"/positions"+settings, checkpoint.Options{Slot: checkpointtest.Slot})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestKafkaKeepsTheContract(t *testing.T) {
+	checkpointtest.Run(t, func(t *testing.T) func() checkpoint.Store {
+		f := newFakeKafka(t)
+		f.topic(t, "compact", 1)
+		return func() checkpoint.Store { return f.store(t, "") }
+	})
+}
+
+func TestATopicIsMadeOnlyWhereThatIsAskedFor(t *testing.T) {
+	f := newFakeKafka(t)
+	for settings, want := range map[string]bool{"": false, "?create=false": false, "?create=true": true} {
+		s := f.store(t, settings)
+		preparer, ok := s.(checkpoint.Preparer)
+		if !ok {
+			t.Fatal("the store prepares nothing")
+		}
+		made, err := preparer.Prepare(t.Context())
+		if err != nil || len(made) > 0 != want {
+			t.Fatalf("%q: Prepare = %q, %v", settings, made, err)
+		}
+		_, err = s.Load(t.Context())
+		if want && !errors.Is(err, checkpoint.ErrNone) {
+			t.Errorf("%q: Load = %v, want ErrNone", settings, err)
+		}
+		if !want && (fault.Classify(err) != fault.Operator || !strings.Contains(err.Error(), "create=true")) {
+			t.Errorf("%q: Load = %v, want an operator error with the way out", settings, err)
+		}
+		if want {
+			if again, err := preparer.Prepare(t.Context()); err != nil || len(again) != 0 {
+				t.Errorf("Prepare again = %q, %v, want nothing to do", again, err)
+			}
+			configs, err := f.admin.DescribeTopicConfigs(t.Context(), "positions")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range configs[0].Configs {
+				if c.Key == "cleanup.policy" && c.MaybeValue() != "compact" {
+					t.Errorf("the topic is made with cleanup.policy=%s", c.MaybeValue())
+				}
+			}
+			if _, err := f.admin.DeleteTopic(t.Context(), "positions"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What a position in a topic may suffer is refused with a sentence: it must never be
+// taken for a first start.
+func TestATopicThatCannotBeTrustedIsRefused(t *testing.T) {
+	write := func(t *testing.T, f *fakeKafka, value string) {
+		t.Helper()
+		r := &kgo.Record{Topic: "positions", Key: []byte(checkpointtest.Slot), Value: []byte(value)}
+		if err := f.client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		policy     string
+		partitions int32
+		befalls    func(t *testing.T, f *fakeKafka)
+		say        string
+	}{
+		"another policy":    {"delete", 1, func(*testing.T, *fakeKafka) {}, "cleanup.policy is delete"},
+		"both policies":     {"compact,delete", 1, func(*testing.T, *fakeKafka) {}, "cleanup.policy is compact,delete"},
+		"several":           {"compact", 3, func(*testing.T, *fakeKafka) {}, "3 partitions"},
+		"corrupt":           {"compact", 1, func(t *testing.T, f *fakeKafka) { write(t, f, `{"format": 2, "position": {}}`) }, "damaged"},
+		"of a newer format": {"compact", 1, func(t *testing.T, f *fakeKafka) { write(t, f, `{"format": 3}`) }, "format is 3"},
+		"records removed": {"compact", 1, func(t *testing.T, f *fakeKafka) {
+			write(t, f, "{}")
+			offsets := kadm.Offsets{}
+			offsets.Add(kadm.Offset{Topic: "positions", Partition: 0, At: 1})
+			if _, err := f.admin.DeleteRecords(t.Context(), offsets); err != nil {
+				t.Fatal(err)
+			}
+		}, "were removed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeKafka(t)
+			f.topic(t, c.policy, c.partitions)
+			c.befalls(t, f)
+			s := f.store(t, "")
+			defer s.Close() //nolint:errcheck // nothing was saved
+			_, err := s.Load(t.Context())
+			var known *fault.Error
+			if errors.Is(err, checkpoint.ErrNone) || !errors.As(err, &known) || known.Class != fault.Operator || known.Advice == "" || !strings.Contains(err.Error(), c.say) {
+				t.Errorf("Load = %v, want an operator error that says %q", err, c.say)
+			}
+		})
+	}
+}
+
+// An instance that was frozen between its look and its write leaves an earlier
+// position behind a later one. It does not count.
+func TestAnEarlierPositionBehindALaterOneIsPassedOver(t *testing.T) {
+	f := newFakeKafka(t)
+	f.topic(t, "compact", 1)
+	s := f.store(t, "")
+	defer s.Close() //nolint:errcheck // nothing is owed to it
+	p := checkpoint.Position{Slot: checkpointtest.Slot, System: "7", Timeline: 1, Database: "shop", LSN: 0x100}
+	if err := s.Save(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	early := f.last(t)
+	p.LSN = 0x200
+	if err := s.Save(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.client.ProduceSync(t.Context(), &kgo.Record{Topic: "positions", Key: early.Key, Value: early.Value}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Load(t.Context()); err != nil || got.LSN != 0x200 {
+		t.Errorf("Load = %v, %v, want 0/200", got.LSN, err)
+	}
+}
+
+// last is the last record of the topic.
+func (f *fakeKafka) last(t *testing.T) *kgo.Record {
+	t.Helper()
+	reader, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(f.brokers, ",")...), kgo.ConsumeTopics("positions"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	records := reader.PollFetches(ctx).Records()
+	if len(records) == 0 {
+		t.Fatal("the topic is empty")
+	}
+	return records[len(records)-1]
+}
