@@ -89,7 +89,10 @@ func (s *postgresStore) IdleInterval() time.Duration { return idleInterval }
 // Prepare is Preparer's: it makes the table when it is missing and the role may.
 func (s *postgresStore) Prepare(ctx context.Context) (made []string, err error) {
 	if _, err = s.Load(ctx); err == nil || errors.Is(err, ErrNone) {
-		_, err = s.History(ctx)
+		err = s.use(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, newestSQL)
+			return err
+		})
 	}
 	switch {
 	case err == nil, errors.Is(err, ErrNone):
@@ -201,7 +204,9 @@ func (s *postgresStore) explain(err error) error {
 		role := pgx.Identifier{s.config.User}.Sanitize()
 		return fault.NewOperator(err, fmt.Sprintf("have the owner of the schema run: GRANT USAGE ON SCHEMA outboxcdc TO %s; "+
 			"GRANT SELECT, INSERT, UPDATE ON outboxcdc.checkpoint TO %s; "+
-			"GRANT SELECT, INSERT, UPDATE, DELETE ON outboxcdc.history TO %s", role, role, role))
+			"GRANT SELECT, INSERT, UPDATE, DELETE ON outboxcdc.history TO %s; "+
+			"GRANT SELECT, INSERT, UPDATE ON outboxcdc.outbox_table TO %s; "+
+			"GRANT SELECT, INSERT ON outboxcdc.unsure TO %s", role, role, role, role, role))
 	default:
 		return wal.Fault(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
@@ -45,6 +46,12 @@ type Config struct {
 	// all the same; 0 accepts nothing.
 	AcceptGap wal.LSN
 
+	// MarkSent is a column of text that is set to SENT once the broker holds a row;
+	// DeleteSent deletes the row instead. Neither is done unless asked for.
+	MarkSent   string
+	DeleteSent bool
+
+	SweepInterval time.Duration // between two rounds of either
 	DrainTimeout  time.Duration // for acks after a stop
 	SaveInterval  time.Duration // between two saves; bounds what a crash repeats
 	WatchInterval time.Duration // between two looks at slot and publication
@@ -80,6 +87,13 @@ func (c *Config) validate() (*outbox.Plan, error) {
 			errs = append(errs, fault.NewUsage(fmt.Errorf("%s %v is negative", d.name, d.value), "give a duration such as 30s"))
 		}
 	}
+	if c.MarkSent != "" && c.DeleteSent {
+		errs = append(errs, fault.NewUsage(errors.New("rows cannot be both marked and deleted"), "give --mark-sent or --delete-sent"))
+	}
+	if (c.MarkSent != "" || c.DeleteSent) && strings.HasPrefix(c.Checkpoint, "memory") {
+		errs = append(errs, fault.NewUsage(errors.New("memory:// forgets which rows may never have been sent, so none can be marked or deleted"),
+			"use another --checkpoint with --mark-sent and --delete-sent"))
+	}
 	return plan, errors.Join(errs...)
 }
 
@@ -89,6 +103,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.SaveInterval, DefaultSaveInterval)
 	setDefault(&c.WatchInterval, wal.DefaultWatchInterval)
 	setDefault(&c.TrailInterval, DefaultTrailInterval)
+	setDefault(&c.SweepInterval, sweepInterval)
 	setDefault(&c.BufferBytes, DefaultBufferBytes)
 	setDefault(&c.QueueBatches, DefaultQueueBatches)
 	if c.Jitter == nil {

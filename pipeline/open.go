@@ -124,10 +124,33 @@ func (r *Runner) prepare(ctx context.Context, conn *wal.Conn) (checkpoint.Positi
 	if e.slot, err = r.free(ctx, conn); err != nil {
 		return none, err
 	}
+	if err := r.register(ctx, conn, verdict.Kind == FirstStart); err != nil {
+		return none, err
+	}
 	if accepted {
 		return r.accept(ctx, conn, e, verdict)
 	}
 	return r.anchor(ctx, e, verdict)
+}
+
+// register notes what is streamed, before anything of it is: which rows are sent can
+// then be told of their transactions. A store that forgets at each start would note
+// all of them anew each time, and one outside of the database may do without.
+func (r *Runner) register(ctx context.Context, conn *wal.Conn, first bool) error {
+	if _, forgetful := r.store.(*checkpoint.Memory); forgetful {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	reasons, err := conn.Register(ctx, first)
+	if errors.Is(err, wal.ErrNotSetUp) && !checkpoint.InDatabase(r.config.Checkpoint) {
+		r.logger.Debug("the database does not know what is streamed", slog.String("error", err.Error()))
+		err = nil
+	}
+	for _, reason := range reasons {
+		r.logger.Info("the state of some rows is unknown", slog.String("rows", reason))
+	}
+	return err
 }
 
 // free gives the slot when nobody streams from it.
@@ -354,6 +377,9 @@ func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position check
 	}
 	if r.config.ReplayWindow != (Window{}) {
 		s.trail = r.trail
+	}
+	if r.config.MarkSent != "" || r.config.DeleteSent {
+		s.sweep = func(ctx context.Context) error { return r.keepSwept(ctx, keeper) }
 	}
 	return s
 }

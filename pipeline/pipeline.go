@@ -47,6 +47,7 @@ type session struct {
 	finite  bool                            // the source ends by itself, and the session then ends as by a stop
 	watch   func(ctx context.Context) error // looks at the slot from outside; nil to not look
 	trail   func(ctx context.Context) error // keeps the replay window; nil to keep none
+	sweep   func(ctx context.Context) error // deals with rows that were sent; nil to leave them
 	seen    *counters
 
 	read     func() wal.LSN // what the source has given
@@ -116,6 +117,9 @@ func (s *session) work(ctx context.Context, stop <-chan struct{}) error {
 	others.Go(func() error { return watchOver(func() error { return s.look(working) }) })
 	if s.trail != nil {
 		others.Go(func() error { return watchOver(func() error { return s.trail(working) }) })
+	}
+	if s.sweep != nil {
+		others.Go(func() error { return watchOver(func() error { return s.sweep(working) }) })
 	}
 
 	var exhausted <-chan struct{}

@@ -36,6 +36,8 @@ type saver struct {
 	timeline uint32
 	samples  samples // snapshots that the mark has not passed
 
+	shown atomic.Pointer[checkpoint.Position] // what is saved, for others
+
 	position checkpoint.Position // what is saved
 	rows     uint64              // acked up to there in this session
 	rowsEnd  wal.LSN             // where the last of them end, so that a snapshot of there shows them
@@ -52,11 +54,15 @@ func newSaver(store checkpoint.Store, position checkpoint.Position, interval tim
 		store: store, system: position.System, timeline: position.Timeline, position: position, rowsEnd: position.LSN, interval: interval,
 		idle: idleInterval, idleStride: 1, kept: new(time.Time),
 	}
+	s.shown.Store(&position)
 	if quiet, ok := store.(checkpoint.Quiet); ok {
 		s.idle, s.idleStride = quiet.IdleInterval(), quietStrideBytes
 	}
 	return s
 }
+
+// durable is what is saved; any goroutine may ask.
+func (s *saver) durable() checkpoint.Position { return *s.shown.Load() }
 
 // run saves in the rhythm of interval until ctx ends, which is no error.
 func (s *saver) run(ctx context.Context) error {
@@ -130,6 +136,7 @@ func (s *saver) save(ctx context.Context) error {
 		s.rowsEnd = mark.LSN
 	}
 	s.position, s.rows, s.at = next, mark.Rows, time.Now()
+	s.shown.Store(&next)
 	s.seen.saved.Store(uint64(mark.LSN))
 	s.confirm(mark.LSN)
 	s.seen.confirmed.Store(uint64(mark.LSN))

@@ -12,6 +12,7 @@ import (
 	"github.com/outboxcdc/outboxcdc/checkpoint"
 	"github.com/outboxcdc/outboxcdc/checkpoint/checkpointtest"
 	"github.com/outboxcdc/outboxcdc/migrations"
+	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/test/servers"
 	"github.com/outboxcdc/outboxcdc/wal"
@@ -22,6 +23,69 @@ func TestDatabaseStoreKeepsTheContract(t *testing.T) {
 		db := preparedDatabase(t)
 		return func() checkpoint.Store { return databaseStore(t, db.URL, checkpointtest.Slot) }
 	})
+}
+
+func TestKafkaStoreKeepsTheContract(t *testing.T) {
+	kafka := servers.SharedKafka(t)
+	checkpointtest.Run(t, func(t *testing.T) func() checkpoint.Store {
+		topic := walName("positions")
+		kafka.CreateTopic(t, topic, 1, map[string]string{"cleanup.policy": "compact"})
+		return func() checkpoint.Store {
+			s, err := checkpoint.Open(walContext(t), "kafka://"+strings.Join(kafka.Bootstrap(), ",")+"/"+topic, checkpoint.Options{Slot: checkpointtest.Slot})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+	})
+}
+
+// A broker that compacts at once keeps what counts.
+func TestAPositionSurvivesTheCompactionOfItsTopic(t *testing.T) {
+	kafka := servers.SharedKafka(t)
+	topic := walName("positions")
+	kafka.CreateTopic(t, topic, 1, map[string]string{
+		"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001", "delete.retention.ms": "0",
+	})
+	s, err := checkpoint.Open(walContext(t), "kafka://"+strings.Join(kafka.Bootstrap(), ",")+"/"+topic, checkpoint.Options{Slot: "orders"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() }) //nolint:errcheck // nothing is owed to it
+	lsn := wal.LSN(0x100)
+	eventually(t, 2*time.Minute, "the topic is compacted", func() bool {
+		for range 20 {
+			lsn++
+			saves(t, s, "orders", lsn)
+		}
+		return len(kafka.Records(t, topic)) < int(lsn-0x100)/2
+	})
+	holds(t, s, lsn)
+	lsn++
+	saves(t, s, "orders", lsn)
+	holds(t, s, lsn)
+}
+
+// The stream goes on from a topic, and tells of a gap by it.
+func TestAStreamGoesOnFromAPositionInATopic(t *testing.T) {
+	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
+	topic := walName("positions")
+	inTopic := func(c *pipeline.Config) {
+		c.Checkpoint = "kafka://" + strings.Join(l.kafka.Bootstrap(), ",") + "/" + topic + "?create=true"
+	}
+	r := l.run(t, inTopic)
+	l.insert(t, "a", "1")
+	l.awaitValues(t, "a", "1")
+	r.drain(t)
+	r = l.run(t, inTopic)
+	l.insert(t, "a", "2")
+	l.awaitValues(t, "a", "2")
+	r.drain(t)
+	if got := l.values(t)["a"]; !slices.Equal(got, []string{"1", "2"}) {
+		t.Errorf("the topic holds %q, want each event once", got)
+	}
+	l.exec(t, "select pg_drop_replication_slot($1)", l.slot)
+	wantClass(t, l.begin(t, inTopic).end(t), fault.Operator, "does not exist", "outboxcdc recover --slot "+l.slot)
 }
 
 // preparedDatabase has the checkpoint table.
@@ -225,6 +289,8 @@ func TestTheStoreWorksUnderHostileSettings(t *testing.T) {
 		"GRANT USAGE ON SCHEMA outboxcdc TO $role",
 		"GRANT SELECT, INSERT, UPDATE ON outboxcdc.checkpoint TO $role",
 		"GRANT SELECT, INSERT, UPDATE, DELETE ON outboxcdc.history TO $role",
+		"GRANT SELECT, INSERT, UPDATE ON outboxcdc.outbox_table TO $role",
+		"GRANT SELECT, INSERT ON outboxcdc.unsure TO $role",
 		"ALTER ROLE $role SET default_transaction_read_only = on",
 		"ALTER ROLE $role SET default_transaction_isolation = 'serializable'",
 		"ALTER ROLE $role SET statement_timeout = '1ms'",

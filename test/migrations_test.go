@@ -39,7 +39,7 @@ func applies(tb testing.TB, conn *pgx.Conn, p migrations.Params, want ...string)
 // made is what is made in a database without anything: our own tables, with the steps
 // for outbox tables in their place.
 func made(outboxes ...string) []string {
-	return slices.Concat([]string{"0001_checkpoint"}, outboxes, []string{"0003_history", "0004_replay"})
+	return slices.Concat([]string{"0001_checkpoint"}, outboxes, []string{"0003_history", "0004_replay", "0005_status"})
 }
 
 // firstColumn gives the first column of a query as text.
@@ -114,13 +114,13 @@ func TestMigrationsMakeTheTablesOnce(t *testing.T) {
 		t.Errorf("columns of the outbox (-want +got):\n%s", diff)
 	}
 	undocumented := firstColumn(t, conn, `SELECT attrelid::regclass || '.' || attname FROM pg_attribute
-		WHERE attrelid IN ('outbox'::regclass, 'second'::regclass, 'outboxcdc.checkpoint'::regclass, 'outboxcdc.history'::regclass) AND attnum > 0
+		WHERE attrelid IN ('outbox'::regclass, 'second'::regclass, 'outboxcdc.checkpoint'::regclass, 'outboxcdc.history'::regclass, 'outboxcdc.outbox_table'::regclass, 'outboxcdc.unsure'::regclass) AND attnum > 0
 		AND col_description(attrelid, attnum) IS NULL`)
 	if len(undocumented) > 0 {
 		t.Errorf("columns without a comment: %q", undocumented)
 	}
 	if got := firstColumn(t, conn, `SELECT oid::regclass::text FROM pg_class WHERE oid IN ('outbox'::regclass, 'second'::regclass,
-		'outboxcdc.checkpoint'::regclass, 'outboxcdc.history'::regclass, 'outboxcdc.migration'::regclass) AND obj_description(oid, 'pg_class') IS NULL`); len(got) > 0 {
+		'outboxcdc.checkpoint'::regclass, 'outboxcdc.history'::regclass, 'outboxcdc.outbox_table'::regclass, 'outboxcdc.unsure'::regclass, 'outboxcdc.outbox_status'::regclass, 'outboxcdc.migration'::regclass) AND obj_description(oid, 'pg_class') IS NULL`); len(got) > 0 {
 		t.Errorf("tables without a comment: %q", got)
 	}
 }

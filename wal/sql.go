@@ -81,6 +81,9 @@ func displayName(name string) string {
 	return quoteName(name)
 }
 
+// Display is the table's name for people: quoted only where SQL would need it.
+func (t Table) Display() string { return t.display() }
+
 func (t Table) quoted() string  { return quoteName(t.Schema) + "." + quoteName(t.Name) }
 func (t Table) display() string { return displayName(t.Schema) + "." + displayName(t.Name) }
 

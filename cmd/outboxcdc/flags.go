@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/outboxcdc/outboxcdc/checkpoint"
 	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/sink"
@@ -43,7 +44,7 @@ func brokerFlags() []cli.Flag {
 			Name: "create-topics", EnvVars: []string{twin("create-topics")},
 			Usage: "create topics that are missing instead of refusing to start",
 		},
-		text("checkpoint", pipeline.DefaultCheckpoint, "where positions are saved, a `URL`: database, file:///path or memory://"),
+		checkpointFlag(),
 	}
 }
 
@@ -55,6 +56,11 @@ func streamFlags() []cli.Flag {
 		},
 		acceptFlag(),
 		text("replay-window", "", "keep a slot so far behind the stream for exact replays: `WINDOW` is 24h, 50GB, or 24h,50GB"),
+		text("mark-sent", "", "set this `COLUMN` of type text to SENT in rows that the broker holds"),
+		&cli.BoolFlag{
+			Name: "delete-sent", EnvVars: []string{twin("delete-sent")},
+			Usage: "delete rows that the broker holds",
+		},
 		text("http", defaultHTTP, "listen `ADDRESS` for /livez, /readyz and /metrics, or off"),
 	}
 }
@@ -129,6 +135,8 @@ func pipelineConfig(c *cli.Context) (pipeline.Config, error) {
 		ReplayWindow: window,
 		Wal:          source,
 		AcceptGap:    accepted,
+		MarkSent:     c.String("mark-sent"),
+		DeleteSent:   c.Bool("delete-sent"),
 		Sink:         url,
 		SinkOptions:  sink.Options{CreateTopics: c.Bool("create-topics")},
 		Outbox:       mapping,
@@ -168,4 +176,16 @@ func httpAddress(c *cli.Context) (string, error) {
 			"write host:port such as "+defaultHTTP+", :port for all interfaces, or off")
 	}
 	return address, nil
+}
+
+func checkpointFlag() cli.Flag {
+	return text("checkpoint", pipeline.DefaultCheckpoint, "where positions are saved, a `URL`: database, file:///path, kafka://host:9092/topic or memory://")
+}
+
+// positionConfig reads databaseFlags and checkpointFlag, for commands that look at what
+// is saved and send nothing.
+func positionConfig(c *cli.Context) (pipeline.Config, error) {
+	source, err := walConfig(c)
+	url := c.String("checkpoint")
+	return pipeline.Config{Wal: source, Checkpoint: url}, errors.Join(err, checkpoint.CheckURL(url), source.Validate())
 }

@@ -69,8 +69,8 @@ func (p *program) printSQL(config wal.Config) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(p.out, "%s\n-- The publication, and then the slot, which reads with it from here on.\n%s",
-		sql, wal.SetupSQL(config))
+	_, err = fmt.Fprintf(p.out, "%s\n-- The publication, and then the slot, which reads with it from here on.\n%s"+
+		"\n-- What the slot streams.\n%s", sql, wal.SetupSQL(config), wal.RegisterSQL(config))
 	return err
 }
 
@@ -116,7 +116,8 @@ func (p *program) makeAll(ctx context.Context, config wal.Config) error {
 		}
 	}
 	p.say(!there, fmt.Sprintf("slot %s at %v", config.Slot, slot.Confirmed))
-	return nil
+	_, err = conn.Register(ctx, !there)
+	return err
 }
 
 func (p *program) migrate(ctx context.Context, config wal.Config) error {

@@ -90,7 +90,7 @@ func (p *program) app() *cli.App {
 // commands are what there is to do, in the order in which help shows it.
 func (p *program) commands() []*cli.Command {
 	return p.addConfig([]*cli.Command{
-		p.initCommand(), p.checkCommand(), p.streamCommand(), p.verifyCommand(), p.topCommand(),
+		p.initCommand(), p.checkCommand(), p.streamCommand(), p.statusCommand(), p.pruneCommand(), p.verifyCommand(), p.topCommand(),
 		p.migrateCommand(), p.replayCommand(), p.recoverCommand(), p.bookmarkCommand(), p.peekCommand(), p.skipCommand(), p.dropCommand(),
 		p.configCommand(), p.completionCommand(), p.manCommand(), p.versionCommand(),
 	})

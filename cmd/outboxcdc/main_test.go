@@ -53,7 +53,7 @@ func clearEnv(tb testing.TB) {
 
 func TestHelpSaysWhatThereIs(t *testing.T) {
 	for _, command := range []string{
-		"", "init", "check", "stream", "verify", "config", "config lint", "config print", "config schema", "completion", "man", "top",
+		"", "init", "check", "stream", "status", "prune", "verify", "config", "config lint", "config print", "config schema", "completion", "man", "top",
 		"replay", "recover", "bookmark", "bookmark create", "peek", "skip", "drop", "version",
 	} {
 		args := append(strings.Fields(command), "--help")

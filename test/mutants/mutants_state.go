@@ -47,4 +47,24 @@ var stateMutants = []mutant{
 		file: "pipeline/samples.go", old: "sample.System != s.system || sample.Timeline != s.timeline", new: "false",
 		pkg: "./pipeline", test: "TestASnapshotOfAnotherServerIsNotTaken",
 	},
+	{
+		name: "status: the view asks the present snapshot",
+		file: "migrations/0005_status.sql", old: "WHEN pg_visible_in_snapshot(r.xid, $4) THEN", new: "WHEN pg_visible_in_snapshot(r.xid, pg_current_snapshot()) THEN",
+		pkg: "./test", test: "TestARowIsPendingWhileTheBrokerIsSilentAndSentAfterwards",
+	},
+	{
+		name: "prune: rows that may never have been sent go too",
+		file: "wal/rows.go", old: `return "(NOT " + d.unsure() + " AND " + visible(d.Snapshot) + ")"`, new: `return "(" + visible(d.Snapshot) + ")"`,
+		pkg: "./test", test: "TestPruneDeletesOnlyWhatIsDeliveredAndOld",
+	},
+	{
+		name: "kafka store: an earlier position behind a later one counts",
+		file: "checkpoint/kafka.go", old: "if s.saved == nil || replaces || follow(*s.saved, e.Position) == nil {", new: "if true || replaces {",
+		pkg: "./checkpoint", test: "TestAnEarlierPositionBehindALaterOneIsPassedOver",
+	},
+	{
+		name: "kafka store: a topic whose beginning was removed is a first start",
+		file: "checkpoint/kafka.go", old: "if s.saved == nil && start > 0 {", new: "if false {",
+		pkg: "./checkpoint", test: "TestATopicThatCannotBeTrustedIsRefused",
+	},
 }

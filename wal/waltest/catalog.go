@@ -42,6 +42,7 @@ var questions = []question{ //nolint:gochecknoglobals // a table
 	{"AS max_senders", (*Server).serverFacts},
 	{"AS standby, current_database() AS database", (*Server).endFacts},
 	{"pg_current_snapshot()", (*Server).sampleFacts},
+	{"outboxcdc.register(", func(*Server) []any { return []any{""} }},
 	{"AS retained_bytes", (*Server).slotFacts},
 	{"active_pid AS pid", (*Server).holderFacts},
 	{"backend_xid IS NOT NULL", func(*Server) []any { return nil }},

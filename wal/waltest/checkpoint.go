@@ -56,7 +56,7 @@ func (c *conn) saves() bool { return strings.Contains(c.sql, "INSERT INTO outbox
 func (c *conn) keeps() bool { return strings.Contains(c.sql, "INSERT INTO outboxcdc.history") }
 
 func (c *conn) describeRow() {
-	if c.saves() || c.keeps() {
+	if c.saves() || c.keeps() || strings.Contains(c.sql, "LIMIT 0") {
 		c.backend.Send(&pgproto3.NoData{})
 		return
 	}

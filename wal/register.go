@@ -1,0 +1,65 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+)
+
+// ErrNotSetUp means that the database lacks our schema, or an older version made it, or
+// the role may not use it.
+var ErrNotSetUp = errors.New("the schema outboxcdc is missing, of an older version or out of reach")
+
+// setUpFault is Fault for a statement on our own schema.
+func setUpFault(err error) error {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return Fault(err)
+	}
+	switch refused.Code {
+	case "3F000", "42883", "42P01", "42703": // invalid_schema_name, undefined_function, _table, _column
+		return fault.NewOperator(fmt.Errorf("%w: %w", ErrNotSetUp, err), "run `outboxcdc init`")
+	case "42501": // insufficient_privilege
+		return fault.NewOperator(fmt.Errorf("%w: %w", ErrNotSetUp, err),
+			"have the owner of the schema outboxcdc grant the role what `outboxcdc init --print-sql` names")
+	default:
+		return Fault(err)
+	}
+}
+
+// Register notes in outboxcdc.outbox_table that the slot streams the tables, for the
+// state of their rows, and gives for each that is new or was made anew why its present
+// rows may never be sent. first says that nothing was saved for the slot before. The
+// slot must exist. The database must have been set up (migration 0005).
+func (c *Conn) Register(ctx context.Context, first bool) (reasons []string, err error) {
+	for _, t := range c.config.Tables {
+		reason, _, err := fetchOne[string](ctx, c.pg, "SELECT to_json(coalesce("+registerCall(c.config, t, first)+", ''))::text")
+		if err != nil {
+			return reasons, fmt.Errorf("register table %s: %w", t.display(), setUpFault(err))
+		}
+		if reason != "" {
+			reasons = append(reasons, t.display()+": "+reason)
+		}
+	}
+	return reasons, nil
+}
+
+// RegisterSQL are the statements that Register runs where something may be saved. They
+// may run again.
+func RegisterSQL(config Config) string {
+	var sql strings.Builder
+	for _, t := range config.Tables {
+		fmt.Fprintf(&sql, "SELECT %s;\n", registerCall(config, t, false))
+	}
+	return sql.String()
+}
+
+func registerCall(config Config, t Table, first bool) string {
+	return fmt.Sprintf("outboxcdc.register(%s, %s, %s, %s, %t)",
+		quoteText(config.Slot), quoteText(t.Schema), quoteText(t.Name), quoteText(config.Publication), first)
+}
