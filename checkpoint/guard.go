@@ -55,7 +55,7 @@ func follow(saved, next Position) error {
 	case next.System != saved.System || next.Database != saved.Database:
 		return fault.NewOperator(
 			fmt.Errorf("%w: saved is %s, this is %s", ErrForeign, describe(saved), describe(next)),
-			"connect to the database that the position is of, or delete the saved position of the slot")
+			"connect to the database that the position is of, or start the stream anew with --accept-gap when the database has moved there for good")
 	case next.Timeline < saved.Timeline, next.Timeline == saved.Timeline && behind(next, saved):
 		return fmt.Errorf("%w: saved is %s, this is %s", ErrBackwards, describe(saved), describe(next))
 	default:

@@ -183,7 +183,7 @@ func (s *postgresStore) scan(row pgx.Row, more ...any) (Position, error) {
 	if timeline > math.MaxUint32 || timeline < 0 || index < 0 || err != nil || deliveredErr != nil || complete(p, s.slot) != nil {
 		return Position{}, fault.NewOperator(
 			fmt.Errorf("the saved position of slot %s is damaged: %v on timeline %d of cluster %q", s.slot, lsn, timeline, p.System),
-			"delete its row from outboxcdc.checkpoint, and the stream goes on from where the slot stands")
+			"restore the row in outboxcdc.checkpoint from a backup; or delete it to begin as at a first start, where the slot stands")
 	}
 	return p, nil
 }

@@ -50,9 +50,8 @@ func (s *Stream) serverError(body []byte) error {
 	const undefinedObject = "42704"
 	if m.Code == undefinedObject {
 		return fault.NewOperator(err, fmt.Sprintf("the slot decodes its log with the publications of that time, so rows that were written while "+
-			"publication %s did not exist cannot be read from it: make the publication again, pass the gap with "+
-			"SELECT pg_replication_slot_advance('%s', pg_current_wal_lsn()), delete the saved position of the slot, and start again; "+
-			"outboxcdc verify then lists the events that are missing, to be inserted anew", s.config.Publication, s.config.Slot))
+			"publication %s did not exist cannot be read from it: make the publication again (outboxcdc init), then run "+
+			"outboxcdc recover --slot %s --anew, which makes the slot anew and sends from the table what is missing", s.config.Publication, s.config.Slot))
 	}
 	return Fault(err)
 }
