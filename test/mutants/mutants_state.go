@@ -22,7 +22,7 @@ var stateMutants = []mutant{
 	},
 	{
 		name: "start: a snapshot is carried past a change of timeline",
-		file: "pipeline/accept.go", old: "\tbound = min(bound, sent)\n", new: "",
+		file: "pipeline/accept.go", old: "bound = min(bound, sent)", new: "bound = max(bound, sent)",
 		pkg: "./pipeline", test: "TestASnapshotIsCarriedOnlyWhereItStillHolds",
 	},
 
