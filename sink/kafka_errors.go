@@ -1,8 +1,6 @@
 package sink
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -90,31 +88,17 @@ var refusals = []refusal{ //nolint:gochecknoglobals // a table that nobody chang
 // brokerError gives err a class where who we are, or how we speak, is the trouble. The
 // rest may mend itself.
 func brokerError(err error) error {
-	var (
-		classified   *fault.Error
-		authority    x509.UnknownAuthorityError
-		hostname     x509.HostnameError
-		invalid      x509.CertificateInvalidError
-		record       tls.RecordHeaderError
-		alert        tls.AlertError
-		verification *tls.CertificateVerificationError
-	)
-	switch {
-	case errors.As(err, &classified):
+	if _, known := errors.AsType[*fault.Error](err); known {
 		return err
+	}
+	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
 		return fault.NewOperator(fmt.Errorf("log in to kafka: %w", err), "check sasl.username, sasl.password and sasl.mechanism")
 	case errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
 		return fault.NewOperator(fmt.Errorf("log in to kafka: %w", err), "the broker offers another sasl.mechanism, or none on this port")
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):
 		return fault.NewOperator(fmt.Errorf("become a producer: %w", err), "grant IdempotentWrite on the cluster, or Write on the topics, to our user")
-	case errors.As(err, &verification), errors.As(err, &authority), errors.As(err, &hostname), errors.As(err, &invalid):
-		return fault.NewOperator(err, "trust the broker's authority with ssl.truststore.location, and name brokers as their certificates do")
-	case errors.As(err, &record):
-		return fault.NewOperator(err, "the port speaks no TLS: check security.protocol")
-	case errors.As(err, &alert):
-		return fault.NewOperator(err, "the broker refuses our certificate or our version of TLS: check ssl.keystore.location")
 	default:
-		return err
+		return brokerTLSError(err, "ssl.truststore.location", "ssl.keystore.location")
 	}
 }
