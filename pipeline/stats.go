@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+	"github.com/outboxcdc/outboxcdc/sink"
 	"github.com/outboxcdc/outboxcdc/wal"
 )
 
@@ -39,6 +40,10 @@ type Stats struct {
 	// Waiting is for how long the oldest message that was sent is not acked; 0 when
 	// all are.
 	Waiting time.Duration
+
+	// Stalled is why the broker takes nothing at this moment, one sentence; empty when
+	// it does, or does not say.
+	Stalled string
 
 	Rows     uint64 // sent since the process began, redeliveries included
 	Bytes    uint64 // of those rows' columns
@@ -112,6 +117,7 @@ type board struct {
 	read     func() wal.LSN
 	marks    func() (acked, sent wal.LSN)
 	oldest   func() (time.Time, bool)
+	stalled  func() string // nil where the sink does not say
 }
 
 func (b *board) set(state State, reason string) {
@@ -138,6 +144,10 @@ func (b *board) begin(s *session) {
 	b.read = s.read
 	b.oldest = s.tracker.Oldest
 	b.inFlight = s.budget.used
+	b.stalled = nil
+	if staller, ok := s.sink.(sink.Staller); ok {
+		b.stalled = staller.Stalled
+	}
 	b.marks = func() (acked, sent wal.LSN) { return s.tracker.Mark().LSN, s.tracker.Begun().LSN }
 	from := uint64(s.saver.position.LSN)
 	s.seen.saved.Store(from)
@@ -176,6 +186,9 @@ func (r *Runner) Stats() Stats {
 		if at, ok := b.oldest(); ok {
 			s.Waiting = time.Since(at)
 		}
+	}
+	if b.stalled != nil {
+		s.Stalled = b.stalled()
 	}
 	s.State, s.Reason, s.Sessions = b.state, b.reason, b.sessions
 	s.Slot, s.SlotLookedAt = b.slot, b.slotAt

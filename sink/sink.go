@@ -62,3 +62,10 @@ type Sink interface {
 	// an error before it returns.
 	Close() error
 }
+
+// Staller is implemented by sinks whose broker can ask to wait.
+type Staller interface {
+	// Stalled is why the broker takes nothing at this moment, one sentence, or empty.
+	// It may be called from any goroutine.
+	Stalled() string
+}

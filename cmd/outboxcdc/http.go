@@ -44,6 +44,8 @@ const longestWait = 15 * time.Second
 func readiness(s pipeline.Stats) (status int, text string) {
 	status, text = http.StatusServiceUnavailable, string(s.State)
 	switch {
+	case s.State == pipeline.Streaming && s.Stalled != "":
+		return status, text + ", but " + s.Stalled
 	case s.State == pipeline.Streaming && s.Waiting > longestWait:
 		return status, fmt.Sprintf("%s, but the broker has not acked for %v", text, s.Waiting.Round(time.Second))
 	case s.State == pipeline.Streaming || s.State == pipeline.Standby:

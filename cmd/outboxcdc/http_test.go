@@ -45,6 +45,13 @@ func TestReadyMeansStreamingOrStandingBy(t *testing.T) {
 	}
 }
 
+func TestABrokerThatAsksToWaitIsNotReady(t *testing.T) {
+	got, body := ask(t, pipeline.Stats{State: pipeline.Streaming, Stalled: "the broker takes nothing for now: low on memory"}, http.MethodGet, "/readyz")
+	if got != http.StatusServiceUnavailable || !strings.Contains(body, "low on memory") {
+		t.Errorf("%d %q, want 503 with the reason", got, body)
+	}
+}
+
 func TestAliveMeansTheProcessOnly(t *testing.T) {
 	for _, state := range states() {
 		if got, _ := ask(t, pipeline.Stats{State: state}, http.MethodGet, "/livez"); got != http.StatusOK {
