@@ -39,7 +39,7 @@ func databaseFlags() []cli.Flag {
 
 func brokerFlags() []cli.Flag {
 	return []cli.Flag{
-		text("sink", "", "where events go, a `URL`: kafka://host:9092,host:9092?setting=value or stdout://"),
+		text("sink", "", "where events go, a `URL`: kafka://host:9092,host:9092?setting=value, amqps://user:password@host/vhost?exchange=name or stdout://"),
 		&cli.BoolFlag{
 			Name: "create-topics", EnvVars: []string{twin("create-topics")},
 			Usage: "create topics that are missing instead of refusing to start",

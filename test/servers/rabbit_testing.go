@@ -3,6 +3,7 @@ package servers
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -125,13 +126,21 @@ func (r *RabbitServer) Messages(tb testing.TB, queue string) []amqp.Delivery {
 	tb.Helper()
 	var all []amqp.Delivery
 	r.Do(tb, func(ch *amqp.Channel) error {
-		for {
-			d, ok, err := ch.Get(queue, false)
-			if err != nil || !ok {
-				return err // what is not acknowledged goes back when the connection ends
-			}
-			all = append(all, d)
+		state, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		if err != nil || state.Messages == 0 {
+			return err
 		}
+		deliveries, err := ch.Consume(queue, "", false, false, false, false, nil)
+		if err != nil {
+			return err
+		}
+		// What is not acknowledged goes back to its place when the connection ends.
+		for d := range deliveries {
+			if all = append(all, d); len(all) == state.Messages {
+				return nil
+			}
+		}
+		return fmt.Errorf("the queue gave %d of %d messages", len(all), state.Messages)
 	})
 	return all
 }

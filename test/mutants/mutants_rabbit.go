@@ -1,0 +1,57 @@
+package main
+
+// rabbitMutants are mistakes in the sink for RabbitMQ. Most are caught on a real one.
+//
+//nolint:gochecknoglobals // a table
+var rabbitMutants = []mutant{
+	{
+		name: "rabbit: a message leaves before the one before it under its key is confirmed",
+		file: "sink/rabbit.go", old: "q, busy := r.keys[string(item.message.Key)]; busy {", new: "q, busy := r.keys[string(item.message.Key)]; busy && item.size < 0 {",
+		pkg: "./test", test: "TestRabbitSinkKeepsItsPromisesOnARealBroker",
+	},
+	{
+		name: "rabbit: what is behind a failed message leaves all the same",
+		file: "sink/rabbit.go", old: "\tr.over = true\n\titems :=", new: "\titems :=",
+		pkg: "./test", test: "TestRabbitSinkKeepsItsPromisesOnARealBroker",
+	},
+	{
+		name: "rabbit: a message that came back counts as stored",
+		file: "sink/rabbit.go", old: "r.channel.NotifyReturn(r.answers.returns)", new: "",
+		pkg: "./test", test: "TestAMessageThatNoQueueTakesStopsTheStream",
+	},
+	{
+		name: "rabbit: nobody asks whether a queue takes a message",
+		file: "sink/rabbit.go", old: "item.route.key, true, false, publishing", new: "item.route.key, false, false, publishing",
+		pkg: "./test", test: "TestAMessageThatNoQueueTakesStopsTheStream",
+	},
+	{
+		name: "rabbit: messages do not outlive the broker",
+		file: "sink/rabbit_message.go", old: "DeliveryMode: amqp.Persistent", new: "DeliveryMode: amqp.Transient",
+		pkg: "./test", test: "TestRabbitSinkKeepsItsPromisesOnARealBroker",
+	},
+	{
+		name: "rabbit: the buffer is never full",
+		file: "sink/rabbit.go", old: "r.buffer.take(ctx, r.line.cut, item.size)", new: "r.buffer.take(ctx, r.line.cut, 0)",
+		pkg: "./test", test: "TestRabbitSinkKeepsItsPromisesOnARealBroker",
+	},
+	{
+		name: "rabbit: an alarm of the broker goes unnoticed",
+		file: "sink/rabbit.go", old: "r.conn.NotifyBlocked(r.answers.blocks)", new: "",
+		pkg: "./test", test: "TestAnAlarmIsWaitedFor",
+	},
+	{
+		name: "rabbit: any certificate will do",
+		file: "sink/rabbit_settings.go", old: "c := &tls.Config{MinVersion: tls.VersionTLS12}", new: "c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}",
+		pkg: "./test", test: "TestRabbitSinkVerifiesTheBrokersCertificate",
+	},
+	{
+		name: "rabbit: a row's header chooses more queues",
+		file: "sink/rabbit_message.go", old: `name == "CC" || name == "BCC"`, new: `name == "BCC"`,
+		pkg: "./sink", test: "TestARowCannotRouteByItsHeaders",
+	},
+	{
+		name: "rabbit: headers larger than a frame are sent",
+		file: "sink/rabbit_message.go", old: "if size > rabbitFrameBytes {", new: "if false {",
+		pkg: "./sink", test: "TestWhatRabbitMQCannotTakeIsADataError",
+	},
+}
