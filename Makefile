@@ -43,9 +43,9 @@ sim: ## SEEDS simulated worlds (10000) from seed FIRST (1): nothing lost, nothin
 mutants: ## plant one bug after the other, two at a time: each must be caught (RUN=name, SHARD=1/2)
 	$(GO) run ./test/mutants $(if $(RUN),-run "$(RUN)") $(if $(SHARD),-shard $(SHARD))
 
-nemesis: ## break things for DURATION=10m and prove that nothing is lost; SEED repeats a run
-	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v ./test/nemesis \
-		-nemesis.duration=$(or $(DURATION),10m) $(if $(SEED),-nemesis.seed=$(SEED))
+nemesis: ## break things for DURATION=10m and prove that nothing is lost; SEED repeats a run, BROKER=rabbitmq
+	$(GO) test -tags $(TAGS) -count 1 -timeout 0 -v ./test/nemesis $(if $(SEED),-nemesis.seed=$(SEED)) \
+		$(if $(filter rabbitmq,$(BROKER)),-run RabbitMQ -nemesis.rabbitmq,-run Whatever -nemesis.duration)=$(or $(DURATION),10m)
 
 bench: ## measure PARTS=drain,… over ROUNDS=5 of EVENTS=1000000, beside what bounds it
 	@$(GO) run ./test/bench $(if $(PARTS),-parts $(PARTS)) -rounds $(or $(ROUNDS),5) -events $(or $(EVENTS),1000000)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/outboxcdc/outboxcdc/wal"
@@ -40,7 +39,6 @@ func sample(tb testing.TB, w *world) *sampler {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &sampler{cancel: cancel}
-	admin := kadm.NewClient(w.client(tb, kgo.RetryTimeout(2*time.Second)))
 	s.done.Go(func() {
 		clock := time.NewTicker(sampleInterval)
 		defer clock.Stop()
@@ -50,7 +48,7 @@ func sample(tb testing.TB, w *world) *sampler {
 				return
 			case <-clock.C:
 			}
-			if m, ok := look(ctx, w, admin); ok {
+			if m, ok := look(ctx, w); ok {
 				s.moments = append(s.moments, m)
 			}
 		}
@@ -64,7 +62,7 @@ func (s *sampler) end() {
 	s.done.Wait()
 }
 
-func look(ctx context.Context, w *world, admin *kadm.Client) (m moment, ok bool) {
+func look(ctx context.Context, w *world) (m moment, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	conn, err := w.pg.Connect(ctx, w.db.Name)
@@ -80,48 +78,8 @@ func look(ctx context.Context, w *world, admin *kadm.Client) (m moment, ok bool)
 	if m.confirmed, err = wal.ParseLSN(text); err != nil {
 		return m, false
 	}
-	ends, err := admin.ListEndOffsets(ctx, w.topic)
-	if err != nil || ends.Error() != nil {
-		return m, false
-	}
-	ends.Each(func(o kadm.ListedOffset) { m.ends[o.Partition] = o.Offset })
-	return m, true
-}
-
-// records is the topic as it is now, by partition and offset.
-func (w *world) records() []*kgo.Record {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	ends, err := kadm.NewClient(w.client(w.t)).ListEndOffsets(ctx, w.topic)
-	if err != nil || ends.Error() != nil {
-		w.t.Fatalf("ask where the topic ends: %v, %v", err, ends.Error())
-	}
-	from, left := map[int32]kgo.Offset{}, map[int32]int64{}
-	ends.Each(func(o kadm.ListedOffset) {
-		if o.Offset > 0 {
-			from[o.Partition], left[o.Partition] = kgo.NewOffset().AtStart(), o.Offset
-		}
-	})
-	client := w.client(w.t, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{w.topic: from}))
-	defer client.Close()
-	var records []*kgo.Record
-	for len(left) > 0 {
-		fetches := client.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			w.t.Fatalf("read the topic: %v", err)
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			records = append(records, r)
-			if end, ok := left[r.Partition]; ok && r.Offset+1 >= end {
-				delete(left, r.Partition)
-			}
-		})
-	}
-	slices.SortFunc(records, func(a, b *kgo.Record) int {
-		return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
-	})
-	return records
+	m.ends, ok = w.broker.ends(ctx)
+	return m, ok
 }
 
 func headerOf(tb testing.TB, r *kgo.Record, key string) string {
@@ -177,7 +135,9 @@ func (w *world) check() findings {
 	w.checkTable(events)
 	w.checkHistory(transactions, &f)
 	w.checkConfirmed(events, &f)
-	w.checkVerify(&f)
+	if w.broker.verifies() {
+		w.checkVerify(&f)
+	}
 	return f
 }
 
@@ -188,12 +148,12 @@ type payload struct {
 }
 
 // checkOrder: first deliveries of each aggregate are 1, 2, 3; their positions rise in
-// each partition; what comes again comes at the same position.
+// each line of the broker; what comes again comes at the same position.
 func (w *world) checkOrder(f *findings) (first map[string]event, transactions map[string]int) {
 	w.t.Helper()
 	first, transactions = map[string]event{}, map[string]int{}
-	last, highest := map[string]int64{}, map[int32]position{}
-	for _, r := range w.records() {
+	last, highest := map[string]int64{}, map[string]position{}
+	for _, r := range w.broker.records(w) {
 		var p payload
 		if err := json.Unmarshal(r.Value, &p); err != nil {
 			w.t.Fatalf("seed %d: record %d/%d is not the load's: %v", *seed, r.Partition, r.Offset, err)
@@ -209,10 +169,11 @@ func (w *world) checkOrder(f *findings) (first map[string]event, transactions ma
 		if p.N != last[string(r.Key)]+1 {
 			w.t.Errorf("seed %d: event %s came after event %d of its aggregate", *seed, id, last[string(r.Key)])
 		}
-		if at.compare(highest[r.Partition]) <= 0 {
-			w.t.Errorf("seed %d: event %s at %v came after %v in partition %d", *seed, id, at, highest[r.Partition], r.Partition)
+		line := w.broker.line(r)
+		if at.compare(highest[line]) <= 0 {
+			w.t.Errorf("seed %d: event %s at %v came after %v in partition %d", *seed, id, at, highest[line], r.Partition)
 		}
-		last[string(r.Key)], highest[r.Partition] = p.N, at
+		last[string(r.Key)], highest[line] = p.N, at
 		first[id] = event{at: at, partition: r.Partition, offset: r.Offset}
 		transactions[p.TX]++
 	}
@@ -302,7 +263,7 @@ func (w *world) checkConfirmed(events map[string]event, f *findings) {
 // checkVerify: the command that users have comes to the same result.
 func (w *world) checkVerify(f *findings) {
 	w.t.Helper()
-	out := w.outboxcdc("verify", "--sink", "kafka://"+w.kafkaLink.Addr(), "--topic", w.topic, "--wait", "10s", "--json")
+	out := w.outboxcdc("verify", "--sink", w.broker.sink(), "--topic", w.broker.topic(), "--wait", "10s", "--json")
 	var report struct {
 		Rows, Present, Redelivered, Duplicates, Foreign, Rowless int64
 	}

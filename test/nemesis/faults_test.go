@@ -17,6 +17,7 @@ type fault struct {
 	name   string
 	strike func()
 	calm   bool // the next fault waits until this one is got over
+	slow   bool // left out where time is short
 }
 
 // faults is one of each kind.
@@ -29,8 +30,6 @@ func (w *world) faults() []fault {
 		{name: "kill -9 of Postgres", strike: func() { w.pg.Kill9(w.t); w.pg.Start(w.t) }},
 		{name: "fast restart of Postgres", strike: func() { w.pg.Restart(w.t, servers.Fast) }},
 		{name: "walsender terminated", strike: w.terminateSender},
-		{name: "kill -9 of the broker", strike: func() { w.kafka.Kill9(w.t); w.let(4 * time.Second); w.kafka.Start(w.t) }},
-		{name: "restart of the broker", strike: func() { w.kafka.Stop(w.t); w.let(4 * time.Second); w.kafka.Start(w.t) }},
 		{name: "checkpoint file cannot be written", strike: w.blockCheckpoint},
 		{name: "slot advanced by somebody", strike: w.advanceSlot, calm: true},
 		{name: "slot dropped", strike: func() { w.loseSlot(false) }, calm: true},
@@ -38,13 +37,14 @@ func (w *world) faults() []fault {
 		{name: "publication dropped", strike: w.dropPublication, calm: true},
 		{name: "table taken out of the publication", strike: w.unpublish, calm: true},
 	}
+	all = append(all, w.broker.faults(w)...)
 	if w.tiny {
 		all = append(all, fault{name: "disk of the checkpoint file full", strike: w.fillDisk})
 	}
 	for _, link := range []struct {
 		name  string
 		proxy *servers.Proxy
-	}{{"link to Postgres", w.pgLink}, {"link to Kafka", w.kafkaLink}} {
+	}{{"link to Postgres", w.pgLink}, {"link to the broker", w.broker.link()}} {
 		all = append(all,
 			fault{name: link.name + " cut", strike: link.proxy.Cut},
 			fault{name: link.name + " half-closed", strike: link.proxy.HalfClose},
@@ -228,7 +228,7 @@ func (w *world) forgetPosition() {
 func (w *world) resend() {
 	w.t.Helper()
 	delivered := map[string]bool{}
-	for _, r := range w.records() {
+	for _, r := range w.broker.records(w) {
 		delivered[headerOf(w.t, r, "id")] = true
 	}
 	w.sql(func(ctx context.Context, conn *pgx.Conn) error {

@@ -16,9 +16,8 @@ import (
 )
 
 const (
-	aggregates  = 300
-	writers     = 4
-	writerPause = 15 * time.Millisecond // between two transactions of one writer
+	aggregates = 300
+	writers    = 4
 )
 
 // outcome is what a writer knows of its transaction.
@@ -42,8 +41,9 @@ type attempt struct {
 // can compare what a writer was told with what is on the topic.
 type load struct {
 	db     *servers.Database
-	still  sync.RWMutex // held for reading by a transaction
-	events atomic.Int64 // of transactions that are ok
+	every  time.Duration // a writer begins a transaction
+	still  sync.RWMutex  // held for reading by a transaction
+	events atomic.Int64  // of transactions that are ok
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
@@ -51,11 +51,11 @@ type load struct {
 	history map[string]attempt
 }
 
-func newLoad(tb testing.TB, db *servers.Database) *load {
+func newLoad(tb testing.TB, db *servers.Database, every time.Duration) *load {
 	tb.Helper()
 	db.Exec(tb, fmt.Sprintf(`create table aggregate (id text primary key, n bigint not null) with (fillfactor = 50);
 		insert into aggregate select 'a-' || i, 0 from generate_series(1, %d) i`, aggregates))
-	return &load{db: db, history: map[string]attempt{}}
+	return &load{db: db, every: every, history: map[string]attempt{}}
 }
 
 // run starts the writers; they end with end.
@@ -75,7 +75,7 @@ func (l *load) end() {
 
 // write writes until ctx ends, over as many connections as it takes.
 func (l *load) write(ctx context.Context, writer int, random *rand.Rand) {
-	clock := time.NewTicker(writerPause)
+	clock := time.NewTicker(l.every)
 	defer clock.Stop()
 	var conn *pgx.Conn
 	for number := 0; ctx.Err() == nil; number++ {

@@ -7,11 +7,14 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/outboxcdc/outboxcdc/test/servers"
 )
 
 var (
-	duration = flag.Duration("nemesis.duration", 60*time.Second, "how long to break things")
-	seed     = flag.Uint64("nemesis.seed", 0, "repeat the faults of this seed; 0 draws one")
+	duration       = flag.Duration("nemesis.duration", 60*time.Second, "how long to break things")
+	rabbitDuration = flag.Duration("nemesis.rabbitmq", 0, "how long to break things with RabbitMQ; 0 breaks each of its own once")
+	seed           = flag.Uint64("nemesis.seed", 0, "repeat the faults of this seed; 0 draws one")
 )
 
 // recoveryBound is how long the stream may take, after a fault has ended, until the
@@ -23,28 +26,64 @@ const recoveryBound = 90 * time.Second
 // TestNothingIsLostWhateverBreaks breaks one thing after the other under load. Now
 // and then the next fault does not wait until the last one is got over.
 func TestNothingIsLostWhateverBreaks(t *testing.T) {
+	breakThings(t, newKafka, (*world).faults, *duration)
+}
+
+// TestNothingIsLostOnTheWayToRabbitMQ is the same with the other broker. Without a
+// duration it breaks a few things that concern the broker, each once.
+func TestNothingIsLostOnTheWayToRabbitMQ(t *testing.T) {
+	if *rabbitDuration > 0 {
+		breakThings(t, newRabbit, (*world).faults, *rabbitDuration)
+		return
+	}
+	breakThings(t, newRabbit, func(w *world) []fault {
+		faults := slices.DeleteFunc(w.broker.faults(w), func(f fault) bool { return f.slow })
+		return append(faults, fault{name: "link to the broker cut", strike: w.broker.link().Cut})
+	}, 0)
+}
+
+// breakThings goes through the faults in an order of chance until duration is over, and
+// at least once.
+func breakThings(t *testing.T, kind func(*testing.T, *servers.Proxy) broker, faults func(*world) []fault, duration time.Duration) {
+	t.Helper()
 	if *seed == 0 {
 		*seed = rand.Uint64N(1_000_000) + 1
 	}
 	t.Logf("seed %d: repeat with make nemesis SEED=%d", *seed, *seed)
-	w := newWorld(t, rand.New(rand.NewPCG(*seed, 17)))
+	w := newWorld(t, rand.New(rand.NewPCG(*seed, 17)), kind)
 	w.recovers("the start")
-	var deck []fault
-	for end := time.Now().Add(*duration); time.Now().Before(end); {
-		if len(deck) == 0 {
-			deck = w.faults()
-			w.random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+	for end := time.Now().Add(duration); ; {
+		deck := faults(w)
+		w.random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+		for _, f := range deck {
+			if duration > 0 && !time.Now().Before(end) {
+				break
+			}
+			w.suffer(f)
 		}
-		f := deck[0]
-		deck = deck[1:]
-		began := time.Now()
-		f.strike()
-		w.struck[f.name]++
-		if f.calm || w.random.IntN(4) > 0 {
-			w.recovers(f.name)
+		if !time.Now().Before(end) {
+			break
 		}
-		t.Logf("%6.1fs  %s", time.Since(began).Seconds(), f.name)
 	}
+	w.judge()
+}
+
+// suffer lets one fault strike.
+func (w *world) suffer(f fault) {
+	w.t.Helper()
+	began := time.Now()
+	f.strike()
+	w.struck[f.name]++
+	if f.calm || w.random.IntN(4) > 0 {
+		w.recovers(f.name)
+	}
+	w.t.Logf("%6.1fs  %s", time.Since(began).Seconds(), f.name)
+}
+
+// judge ends the run and says what came of it.
+func (w *world) judge() {
+	t := w.t
+	t.Helper()
 	w.recovers("the last fault")
 	w.finish()
 	report := w.check()

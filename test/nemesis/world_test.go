@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	mathrand "math/rand/v2"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/outboxcdc/outboxcdc/test/servers"
 )
@@ -29,38 +27,34 @@ type world struct {
 	random *mathrand.Rand
 	began  time.Time
 
-	pg                *servers.PostgresServer
-	db                *servers.Database
-	kafka             *servers.KafkaServer
-	pgLink, kafkaLink *servers.Proxy
-	topic, slot       string
-	position          string // the checkpoint file
-	tiny              bool   // its directory is a small disk of its own
-	load              *load
-	sampler           *sampler
-	main              *streamer
+	pg       *servers.PostgresServer
+	db       *servers.Database
+	pgLink   *servers.Proxy
+	broker   broker
+	slot     string
+	position string // the checkpoint file
+	tiny     bool   // its directory is a small disk of its own
+	load     *load
+	sampler  *sampler
+	main     *streamer
 
 	struck       map[string]int
 	longest      time.Duration
 	longestAfter string
 }
 
-func newWorld(t *testing.T, random *mathrand.Rand) *world {
+func newWorld(t *testing.T, random *mathrand.Rand, kind func(*testing.T, *servers.Proxy) broker) *world {
 	t.Helper()
 	w := &world{t: t, random: random, began: time.Now(), struck: map[string]int{}}
 	w.pg = servers.Postgres(t)
 	w.db = w.pg.Database(t)
 	w.pgLink = servers.NewProxy(t, w.pg.Address())
-	// A broker tells its clients where they find it: behind the proxy.
-	w.kafkaLink = servers.NewProxy(t, w.pg.Address())
-	w.kafka = servers.Kafka(t, servers.Setting("advertised.listeners", "PLAINTEXT://"+w.kafkaLink.Addr()))
-	w.kafkaLink.SetTarget(w.kafka.Bootstrap()[0])
-	w.topic = w.kafka.Topic(t, partitions)
+	w.broker = kind(t, servers.NewProxy(t, w.pg.Address())) // which sets the proxy's target
 	w.slot = "nemesis_" + strings.ToLower(rand.Text()[:10])
 	w.position = filepath.Join(w.smallDisk(), "position.json")
 
 	w.outboxcdc("init")
-	w.load = newLoad(t, w.db)
+	w.load = newLoad(t, w.db, w.broker.pace())
 	w.main = w.stream()
 	w.load.run(random)
 	w.sampler = sample(t, w)
@@ -112,17 +106,8 @@ func (w *world) outboxcdc(command string, more ...string) string {
 // stream starts a streamer behind the proxies.
 func (w *world) stream() *streamer {
 	w.t.Helper()
-	return startStreamer(w.t, "--slot", w.slot, "--database-url", w.throughProxy(), "--sink", "kafka://"+w.kafkaLink.Addr(),
-		"--topic", w.topic, "--checkpoint", "file://"+w.position, "--http", "off")
-}
-
-// client reads from the broker without the proxy, whatever address it gives.
-func (w *world) client(tb testing.TB, opts ...kgo.Opt) *kgo.Client {
-	tb.Helper()
-	direct := w.kafka.Bootstrap()[0]
-	return w.kafka.Client(tb, append([]kgo.Opt{kgo.Dialer(func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, direct)
-	})}, opts...)...)
+	return startStreamer(w.t, "--slot", w.slot, "--database-url", w.throughProxy(), "--sink", w.broker.sink(),
+		"--topic", w.broker.topic(), "--checkpoint", "file://"+w.position, "--http", "off")
 }
 
 // sql asks the database beside the links. The server must be up.
