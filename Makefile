@@ -2,7 +2,7 @@
 
 GO   ?= go
 TAGS := synctests
-PKGS  = $(shell $(GO) list ./... | grep -v '/test\(/\|$$\)')
+PKGS  = $(shell $(GO) list ./... | grep -v '/\(test\|examples\)\(/\|$$\)')
 
 # The command is static. The demo is built alike, so that what they share is compiled
 # once: on a fresh machine that is most of the wait.
@@ -12,7 +12,7 @@ BUILD_ENV := CGO_ENABLED=0
 GOLANGCI := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-unit test-e2e test-page test-deploy release lint mutants nemesis sim bench profile docker clean FORCE
+.PHONY: help build demo example test test-unit test-e2e test-page test-deploy release lint mutants nemesis sim bench profile docker clean FORCE
 .NOTPARALLEL: # the tests take all cores, one kind after the other
 
 help: ## show this
@@ -21,13 +21,16 @@ help: ## show this
 demo: bin/outboxcdc ## see it work: Postgres, a broker and a workload, all on this machine
 	@$(BUILD_ENV) $(GO) run -trimpath ./test/demo -outboxcdc bin/outboxcdc
 
+example: bin/outboxcdc ## see a whole story: orders, billing on RabbitMQ, a warehouse on Kafka
+	@$(BUILD_ENV) $(GO) run -trimpath ./examples/orders -outboxcdc bin/outboxcdc
+
 test: test-unit test-e2e ## everything that must hold: unit tests, then real Postgres and Kafka
 
 test-unit: ## unit and bubble tests with the race detector
 	$(GO) test -race -tags $(TAGS) $(PKGS)
 
 test-e2e: ## end to end on real servers, fetched once when the machine has none
-	$(GO) test -tags $(TAGS) -count 1 -timeout 30m ./test/...
+	$(GO) test -tags $(TAGS) -count 1 -timeout 30m ./test/... ./examples/...
 
 test-page: ## the status page in a real Chromium; SCREENS=dir keeps what it looks like
 	$(GO) test -tags $(TAGS),chromium -count 1 -run ThePage ./cmd/outboxcdc $(if $(SCREENS),-screens $(abspath $(SCREENS)))
