@@ -75,6 +75,9 @@ func (l *line) values(tb testing.TB) map[string][]string {
 // saved lies before its end: so nobody has forgotten it.
 func (l *line) keeps(tb testing.TB, xid string) bool {
 	tb.Helper()
+	eventually(tb, time.Minute, "the walsender has let go of the slot", func() bool {
+		return l.text(tb, "select (not active)::text from pg_replication_slots where slot_name = $1", l.slot) == "true"
+	})
 	var keeps bool
 	l.ask(tb, `select coalesce(bool_or(c.lsn >= p.lsn), false)
 		from pg_logical_slot_peek_binary_changes($1, null, null, 'proto_version', '1', 'publication_names', 'outboxcdc') c,
