@@ -3,12 +3,14 @@ package test
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/outboxcdc/outboxcdc/sink"
 	"github.com/outboxcdc/outboxcdc/test/servers"
 )
 
@@ -182,5 +184,46 @@ func TestCheckLooksAtExchangeAndQueue(t *testing.T) {
 		if status != c.status || !strings.Contains(out, c.want) {
 			t.Errorf("check of topic %s gives %d, want %d and %q:\n%s", c.topic, status, c.status, c.want, out)
 		}
+	}
+}
+
+// TestOfAKeyOneMessageIsOnItsWay: while the broker's answers are held back, the second
+// message of a key stays with us, although another key's is published behind it. So
+// whatever becomes of the first, the second cannot be stored ahead of it.
+func TestOfAKeyOneMessageIsOnItsWay(t *testing.T) {
+	rabbit := servers.SharedRabbit(t)
+	name := rabbit.Name(t)
+	rabbit.Queue(t, name, nil)
+	w := new(wire)
+	s := openSink(t, rabbitSinkURL(rabbit, "exchange="), sink.Options{Topics: []string{name}, Dial: w.dial})
+	resume := w.hold()
+	var msgs []sink.Message
+	for _, m := range []struct{ key, value string }{{"a", "a1"}, {"a", "a2"}, {"b", "b1"}} {
+		msgs = append(msgs, sink.Message{Topic: name, Key: []byte(m.key), Value: []byte(m.value), Time: time.Now()})
+	}
+	if err := s.Send(t.Context(), msgs, func(err error) {
+		if err != nil {
+			t.Errorf("a message failed: %v", err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	held := func() (values []string) {
+		for _, m := range rabbitMessages(t, rabbit, name) {
+			values = append(values, string(m.Value))
+		}
+		return values
+	}
+	// One channel: when the broker has b1, it has all that was published before it.
+	eventually(t, time.Minute, "the broker has what was published last", func() bool { return slices.Contains(held(), "b1") })
+	if got := held(); slices.Contains(got, "a2") {
+		t.Errorf("the broker has %q while a1 is not confirmed, want a1 and b1", got)
+	}
+	resume()
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(held(), " "); got != "a1 b1 a2" {
+		t.Errorf("the broker has %q, want a1 b1 a2", got)
 	}
 }

@@ -7,7 +7,7 @@ var rabbitMutants = []mutant{
 	{
 		name: "rabbit: a message leaves before the one before it under its key is confirmed",
 		file: "sink/rabbit.go", old: "q, busy := r.keys[string(item.message.Key)]; busy {", new: "q, busy := r.keys[string(item.message.Key)]; busy && item.size < 0 {",
-		pkg: "./test", test: "TestRabbitSinkKeepsItsPromisesOnARealBroker",
+		pkg: "./test", test: "TestOfAKeyOneMessageIsOnItsWay",
 	},
 	{
 		name: "rabbit: what is behind a failed message leaves all the same",
