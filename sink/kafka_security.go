@@ -3,11 +3,9 @@ package sink
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -145,25 +143,11 @@ func (s *kafkaSecurity) config() (*tls.Config, error) {
 	if !s.tls {
 		return nil, nil //nolint:nilnil // no configuration is a configuration
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.caFile != "" {
-		pem, err := os.ReadFile(s.caFile)
-		if err != nil {
-			return nil, fault.NewUsage(fmt.Errorf("read the authorities to trust: %w", err), "check ssl.truststore.location")
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fault.NewUsage(fmt.Errorf("%s holds no certificate in PEM form", s.caFile), "check ssl.truststore.location; Java's stores must be converted")
-		}
-	}
-	if s.keyFile != "" {
-		pair, err := tls.LoadX509KeyPair(s.keyFile, s.keyFile)
-		if err != nil {
-			return nil, fault.NewUsage(fmt.Errorf("read our certificate and key: %w", err), "ssl.keystore.location names a PEM file with both")
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
+	return tlsFiles{
+		authorities: s.caFile, certificate: s.keyFile, key: s.keyFile,
+		trustAdvice: "check ssl.truststore.location, a PEM file; Java's stores must be converted",
+		ownAdvice:   "ssl.keystore.location names a PEM file with both",
+	}.config()
 }
 
 // kafkaDialer connects to brokers: through the network or a simulated one, with or

@@ -2,12 +2,10 @@ package sink
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -182,25 +180,11 @@ func (s *rabbitSettings) config() (*tls.Config, error) {
 	if !s.tls {
 		return nil, nil //nolint:nilnil // no configuration is a configuration
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.caFile != "" {
-		pem, err := os.ReadFile(s.caFile)
-		if err != nil {
-			return nil, fault.NewUsage(fmt.Errorf("read the authorities to trust: %w", err), "check cacertfile")
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fault.NewUsage(fmt.Errorf("%s holds no certificate in PEM form", s.caFile), "check cacertfile")
-		}
-	}
-	if s.certFile != "" {
-		pair, err := tls.LoadX509KeyPair(s.certFile, s.keyFile)
-		if err != nil {
-			return nil, fault.NewUsage(fmt.Errorf("read our certificate and key: %w", err), "certfile and keyfile name PEM files")
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
+	return tlsFiles{
+		authorities: s.caFile, certificate: s.certFile, key: s.keyFile,
+		trustAdvice: "check cacertfile, a PEM file",
+		ownAdvice:   "certfile and keyfile name PEM files",
+	}.config()
 }
 
 func setAuthMechanism(s *rabbitSettings, value string) error {

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"os"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
@@ -32,4 +34,37 @@ func brokerTLSError(err error, trust, ours string) error {
 	default:
 		return err
 	}
+}
+
+// tlsFiles are PEM files that a connection is encrypted with, and what to do about one
+// that cannot be used.
+type tlsFiles struct {
+	authorities string // to trust; empty means the system's
+	certificate string // our own; empty means none
+	key         string // of the certificate, perhaps in the same file
+
+	trustAdvice, ownAdvice string
+}
+
+// config reads the files. An unreadable one is a usage error.
+func (f tlsFiles) config() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.authorities != "" {
+		pem, err := os.ReadFile(f.authorities)
+		if err != nil {
+			return nil, fault.NewUsage(fmt.Errorf("read the authorities to trust: %w", err), f.trustAdvice)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fault.NewUsage(fmt.Errorf("%s holds no certificate in PEM form", f.authorities), f.trustAdvice)
+		}
+	}
+	if f.certificate != "" {
+		pair, err := tls.LoadX509KeyPair(f.certificate, f.key)
+		if err != nil {
+			return nil, fault.NewUsage(fmt.Errorf("read our certificate and key: %w", err), f.ownAdvice)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
 }

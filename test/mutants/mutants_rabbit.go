@@ -41,7 +41,7 @@ var rabbitMutants = []mutant{
 	},
 	{
 		name: "rabbit: any certificate will do",
-		file: "sink/rabbit_settings.go", old: "c := &tls.Config{MinVersion: tls.VersionTLS12}", new: "c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}",
+		file: "sink/tls.go", old: "c := &tls.Config{MinVersion: tls.VersionTLS12}", new: "c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}",
 		pkg: "./test", test: "TestRabbitSinkVerifiesTheBrokersCertificate",
 	},
 	{

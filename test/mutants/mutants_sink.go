@@ -160,7 +160,7 @@ var sinkMutants = []mutant{
 	},
 	{
 		name: "kafka: any certificate will do",
-		file: "sink/kafka_security.go", old: "c := &tls.Config{MinVersion: tls.VersionTLS12}", new: "c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}",
+		file: "sink/tls.go", old: "c := &tls.Config{MinVersion: tls.VersionTLS12}", new: "c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}",
 		pkg: "./sink", test: "TestTheBrokersCertificateIsVerified",
 	},
 	{
