@@ -92,7 +92,7 @@ func lsnOf(c *cli.Context, name string) (wal.LSN, error) {
 		err = errors.New("0/0 is no position")
 	}
 	if err != nil {
-		return 0, fault.NewUsage(fmt.Errorf("--%s: %w", name, err), "give a position such as 0/16B3748")
+		return 0, fault.NewUsage(fmt.Errorf("--%s: %w", name, err), "logs and status print positions in that form")
 	}
 	return lsn, nil
 }
