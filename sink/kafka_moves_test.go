@@ -139,29 +139,80 @@ func (c slowConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// roads are a topic of two partitions, each on a broker of its own, with a key for
+// each. The road to the second broker can be blocked.
+type roads struct {
+	*fakeKafka
+
+	options    sink.Options
+	second     *slowRoad
+	fast, slow string
+}
+
+func twoRoads(t *testing.T) roads {
+	t.Helper()
+	fake := newFakeKafka(t, 2, kfake.SeedTopics(2, topic))
+	for p := range int32(2) {
+		if err := fake.MoveTopicPartition(topic, p, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := roads{fakeKafka: fake, options: fake.options(topic)}
+	for n := 0; r.fast == "" || r.slow == ""; n++ {
+		key := fmt.Sprintf("k%d", n)
+		if partitionOf(key, 2) == 0 {
+			r.fast = key
+		} else {
+			r.slow = key
+		}
+	}
+	r.second = &slowRoad{dial: fake.network.DialContext, address: fmt.Sprintf(":%d", firstPort+1)}
+	r.options.Dial = r.second.connect
+	return r
+}
+
+// A message is refused while another waits for a broker that does not answer. The
+// session has ended with the refusal and must not wait for the other broker.
+func TestAFailureFailsAtOnceWhatWaitsForAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := twoRoads(t)
+		s := r.open(t, r.options, "request.timeout.ms=120000")
+		send := func(key string, ack sink.Ack) {
+			if err := s.Send(t.Context(), []sink.Message{message(key, 1)}, ack); err != nil {
+				t.Fatal(err)
+			}
+		}
+		send(r.fast, ignore)
+		send(r.slow, ignore)
+		flush(t, s)
+
+		open := r.second.block()
+		defer open()
+		waiting := make(chan error, 1)
+		send(r.slow, func(err error) { waiting <- err })
+		time.Sleep(time.Second)
+		r.refuse(topic, r.fast, kerr.PolicyViolation)
+		send(r.fast, ignore)
+		time.Sleep(10 * time.Second)
+		select {
+		case err := <-waiting:
+			if !errors.Is(err, kerr.PolicyViolation) {
+				t.Errorf("what waited is acked with %v, want the reason of the failure", err)
+			}
+		default:
+			t.Error("ten seconds after a failure a message still waits for its broker")
+		}
+	})
+}
+
 // One broker answers nothing for a minute. What goes to the other is acked, what goes
 // to it is not, and what is held for it stays within the buffer.
 func TestASlowPartitionHoldsUpNoOtherAndTheBufferHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake := newFakeKafka(t, 2, kfake.SeedTopics(2, topic))
-		for p := range int32(2) {
-			if err := fake.MoveTopicPartition(topic, p, p); err != nil {
-				t.Fatal(err)
-			}
-		}
-		fast, slow := "", ""
-		for n := 0; fast == "" || slow == ""; n++ {
-			key := fmt.Sprintf("k%d", n)
-			if partitionOf(key, 2) == 0 {
-				fast = key
-			} else {
-				slow = key
-			}
-		}
-		road := &slowRoad{dial: fake.network.DialContext, address: fmt.Sprintf(":%d", firstPort+1)}
-		o := fake.options(topic)
-		o.Dial, o.BufferBytes = road.connect, 4000
-		s := fake.open(t, o, "request.timeout.ms=120000")
+		r := twoRoads(t)
+		r.options.BufferBytes = 4000
+		fast, slow := r.fast, r.slow
+		s := r.open(t, r.options, "request.timeout.ms=120000")
 		acks := map[string]*atomic.Int64{fast: {}, slow: {}}
 		send := func(ctx context.Context, key string, n int) error {
 			return s.Send(ctx, []sink.Message{message(key, n)}, func(err error) {
@@ -176,7 +227,7 @@ func TestASlowPartitionHoldsUpNoOtherAndTheBufferHolds(t *testing.T) {
 		}
 		flush(t, s)
 
-		open := road.block()
+		open := r.second.block()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		taken := 0

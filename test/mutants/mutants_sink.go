@@ -28,7 +28,7 @@ var sinkMutants = []mutant{
 	{
 		name: "kafka: what is behind a failure is never acked",
 		file: "sink/kafka.go", old: "\tcase <-k.line.cut:\n", new: "",
-		pkg: "./sink", test: "TestKafkaIsASink",
+		pkg: "./sink", test: "TestAFailureFailsAtOnceWhatWaitsForAnAnswer",
 	},
 	{
 		name: "kafka: lost acknowledged events are passed over",
