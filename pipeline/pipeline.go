@@ -164,10 +164,17 @@ func (s *session) patience(cause error) time.Duration {
 	return min(s.drain, brokenPatience)
 }
 
+// lastSave saves what the end of a session found acked. A stop that cannot is not one in
+// order: the next start sends again what was sent. One of an instance that has been
+// overtaken is: the other has sent it all.
 func (s *session) lastSave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lastSaveTimeout)
 	defer cancel()
-	return s.saver.save(ctx)
+	err := s.saver.save(ctx)
+	if fault.Classify(err) == fault.Transient && !errors.Is(err, checkpoint.ErrBackwards) && s.saver.behind() {
+		return errors.Join(fault.ErrDrainTimeout, err)
+	}
+	return err
 }
 
 // outcome is what a session ends with: its cause, unless it was asked to stop and
@@ -213,7 +220,7 @@ func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []
 	if bad != nil {
 		messages, end = s.before(batch, messages)
 	}
-	s.seen.sent(batch, messages)
+	s.seen.sent(batch)
 	batch.Hold()
 	n, committed := len(messages), oldest(batch)
 	ticket := s.tracker.Begin(end, n, func() {

@@ -147,7 +147,7 @@ func (r *Runner) stopped(err error) error {
 	// The stop came while a session was being opened or was breaking anyway: what
 	// was not confirmed is sent again after the next start.
 	r.logger.Warn("stopped while not streaming", slog.String("error", err.Error()))
-	r.board.set(Stopped, "")
+	r.board.set(Stopped, err.Error())
 	return nil
 }
 

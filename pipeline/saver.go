@@ -145,6 +145,9 @@ func (s *saver) save(ctx context.Context) error {
 	return nil
 }
 
+// behind says whether rows are acked behind what is saved.
+func (s *saver) behind() bool { return s.tracker.Mark().Rows > s.rows }
+
 // keep adds what is saved to the history, once a minute. It is called after a save
 // only, so that an idle stream has none of its own.
 func (s *saver) keep(ctx context.Context, now time.Time) error {

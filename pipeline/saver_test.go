@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
@@ -32,5 +33,40 @@ func TestASuccessorsPositionEndsTheSessionAlone(t *testing.T) {
 	}
 	if got, err := store.Load(t.Context()); err != nil || got.LSN != theirs.LSN {
 		t.Errorf("saved is %v, %v, want the successor's %v", got.LSN, err, theirs.LSN)
+	}
+}
+
+// A stop that could not save says so: what the broker has acked is sent again.
+func TestAStopThatCannotSaveIsNotOneInOrder(t *testing.T) {
+	away := errors.New("the store is away")
+	for name, c := range map[string]struct {
+		rows    []string
+		err     error
+		inOrder bool
+	}{
+		"rows are acked":           {rows: []string{"a"}, err: away},
+		"nothing but log":          {err: away, inOrder: true},
+		"another instance went on": {rows: []string{"a"}, err: checkpoint.ErrBackwards, inOrder: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inTrial(t, func(t *testing.T, x *trial) {
+				x.store.err = c.err
+				x.batches <- batchOf(0x1100, c.rows...)
+				synctest.Wait()
+				for range c.rows {
+					ack := <-x.sink.acks
+					close(x.stop)
+					ack(nil)
+				}
+				if len(c.rows) == 0 {
+					close(x.stop)
+				}
+				close(x.sink.flush)
+				err := <-x.done
+				if got := !errors.Is(err, fault.ErrDrainTimeout); got != c.inOrder || !errors.Is(err, c.err) {
+					t.Errorf("the session ended with %v: in order is %v, want %v", err, got, c.inOrder)
+				}
+			})
+		})
 	}
 }

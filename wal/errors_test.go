@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"testing"
 
@@ -92,10 +91,10 @@ func TestRejectedCertificateIsForTheOperator(t *testing.T) {
 		x509.UnknownAuthorityError{},
 		x509.HostnameError{Certificate: &x509.Certificate{}, Host: "db"},
 		x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired},
-		&net.OpError{Op: "remote error", Err: tls.AlertError(42)},
+		tls.AlertError(42),
 	} {
 		err := refusal(settings, fmt.Errorf("tls error: %w", cause))
-		if fault.Classify(err) != fault.Operator || !strings.Contains(err.Error(), "ssl") {
+		if fault.Classify(err) != fault.Operator || !strings.Contains(err.Error(), "sslrootcert") {
 			t.Errorf("%T becomes %v error %v", cause, fault.Classify(err), err)
 		}
 	}

@@ -35,7 +35,7 @@ const (
 	ExitDrainTimeout = 6
 )
 
-// ErrDrainTimeout ends a stop that could not deliver in time what was sent.
+// ErrDrainTimeout ends a stop that could not deliver, or save, in time what was sent.
 var ErrDrainTimeout = errors.New("drain timed out")
 
 // String names the class as logs and metrics do.

@@ -151,6 +151,11 @@ var chainMutants = []mutant{
 		pkg: "./pipeline", test: "TestStopDrainsSavesAndConfirms",
 	},
 	{
+		name: "confirm: a stop that could not save is one in order",
+		file: "pipeline/pipeline.go", old: "return errors.Join(fault.ErrDrainTimeout, err)", new: "return err",
+		pkg: "./pipeline", test: "TestAStopThatCannotSaveIsNotOneInOrder",
+	},
+	{
 		name: "confirm: goodbye without the last position",
 		file: "wal/stream.go", old: "if s.writeStatus(now, false) != nil || s.conn", new: "if s.conn",
 		pkg: "./wal", test: "TestStopEndsReadingAndGoodbyeCarriesTheLastConfirm",

@@ -52,6 +52,13 @@ func (l *ledger) last() wal.LSN {
 	return 0
 }
 
+// between says whether an event ends behind after, and no later than upTo.
+func (l *ledger) between(after, upTo wal.LSN) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.events, func(e event) bool { return after < e.end && e.end <= upTo })
+}
+
 // ended notes where a stretch of the log ends.
 func (l *ledger) ended(lsn wal.LSN) {
 	l.mu.Lock()

@@ -118,7 +118,11 @@ func (w *world) disturbPostgres() {
 // again. Servers before 17 forget what was confirmed since the last checkpoint.
 func (w *world) shutdown(length time.Duration, forgets bool) {
 	w.server.Shutdown()
-	stopped := w.server.Stopped(2 * time.Minute)
+	limit := 20 * time.Second // a broker that is away longer must not hold it up
+	if w.slow > 0 || w.draining.Load() > 0 || w.lostLinks() {
+		limit = 2 * time.Minute // what is on its way arrives, a drain and a dead link time out
+	}
+	stopped := w.server.Stopped(limit)
 	w.transcript.add("the server has stopped: %v", stopped)
 	if !stopped {
 		w.t.Errorf("a stop of the server does not end: a client neither confirms everything nor leaves")
@@ -133,6 +137,12 @@ func (w *world) shutdown(length time.Duration, forgets bool) {
 	time.Sleep(length)
 	w.server.Started()
 	w.server.SetDown(false)
+}
+
+func (w *world) lostLinks() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.tally.LostLinks > 0
 }
 
 func (w *world) fault(what string, count func(t *tally)) {

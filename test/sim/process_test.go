@@ -80,8 +80,7 @@ func (p *process) live(r *rand.Rand) {
 			lifetime.Stop()
 			calm = nil
 		case <-p.w.end:
-			close(stop)
-			p.stopped(<-done)
+			p.stop(runner, stop, done)
 			return
 		case err := <-done:
 			p.ended(err)
@@ -95,10 +94,27 @@ func (p *process) live(r *rand.Rand) {
 				return
 			}
 			p.w.fault(p.name+" is told to stop", func(t *tally) { t.Terms++ })
-			close(stop)
-			p.stopped(<-done)
+			p.stop(runner, stop, done)
 			return
 		}
+	}
+}
+
+// stop tells the runner to stop. One that streamed and says that all went well has
+// saved everything that was acked: the next start repeats none of it.
+func (p *process) stop(runner *pipeline.Runner, stop chan struct{}, done chan error) {
+	streaming := runner.Stats().State == pipeline.Streaming
+	p.w.draining.Add(1)
+	close(stop)
+	err := <-done
+	p.w.draining.Add(-1)
+	p.stopped(err)
+	after := runner.Stats()
+	if !streaming || err != nil || after.Reason != "" { // the session broke before it heard of the stop
+		return
+	}
+	if saved := p.w.ledger.savedPosition(); p.w.ledger.between(saved, after.Acked) {
+		p.w.t.Errorf("%s stopped in order with %v acked, but only %v is saved", p.name, after.Acked, saved)
 	}
 }
 

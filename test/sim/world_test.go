@@ -4,6 +4,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,8 @@ type world struct {
 	ledger     ledger
 	latency    time.Duration
 	slow       int // bytes a second of the links; 0 is unlimited
+
+	draining atomic.Int64 // processes that were told to stop
 
 	mu    sync.Mutex
 	tally tally
