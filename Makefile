@@ -92,6 +92,10 @@ bin/outboxcdc: FORCE
 release: ## the binaries of a release for each system, into dist/, and that they are reproducible
 	deploy/release.sh
 
+.PHONY: test-docker
+test-docker: ## the Dockerfile, built and run by Debian's Docker engine; needs root, not Docker
+	test/docker-build.sh
+
 docker: ## the image outboxcdc:local
 	docker build --tag outboxcdc:local .
 
