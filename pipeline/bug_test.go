@@ -100,7 +100,9 @@ func TestABugIsToldWithTheFivePositions(t *testing.T) {
 	r.seen.saved.Store(0x1200)
 	r.seen.confirmed.Store(0x1100)
 	r.board.read = func() wal.LSN { return 0x1500 }
-	r.board.marks = func() (acked, sent wal.LSN) { return 0x1300, 0x1400 }
+	r.board.marks = func() (acked, sent checkpoint.Mark) {
+		return checkpoint.Mark{LSN: 0x1300}, checkpoint.Mark{LSN: 0x1400}
+	}
 	r.board.oldest = func() (time.Time, bool) { return time.Time{}, false }
 	err := r.autopsy(&fault.Error{Class: fault.Bug, Err: errors.New("bug: a batch ends twice")})
 	const want = "bug: a batch ends twice; read 0/1500, sent 0/1400, acked 0/1300, saved 0/1200, confirmed 0/1100"
@@ -112,7 +114,7 @@ func TestABugIsToldWithTheFivePositions(t *testing.T) {
 func TestABugThatLeftALockBehindIsToldAllTheSame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, locked := &Runner{}, make(chan struct{})
-		r.board.marks = func() (acked, sent wal.LSN) { <-locked; return 0, 0 } // a mutex would stop the bubble's clock
+		r.board.marks = func() (acked, sent checkpoint.Mark) { <-locked; return acked, sent } // a mutex would stop the bubble's clock
 		r.board.read = func() wal.LSN { return 0 }
 		r.board.oldest = func() (time.Time, bool) { return time.Time{}, false }
 		err := r.autopsy(&fault.Error{Class: fault.Bug, Err: errors.New("bug: of somebody")})

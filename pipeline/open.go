@@ -408,7 +408,7 @@ func (r *Runner) watch(ctx context.Context, stream *wal.Stream, keeper *saver) e
 	watching, notice := context.WithCancelCause(ctx)
 	defer notice(nil)
 	err := wal.Watch(watching, r.config.Wal, r.config.WatchInterval, &r.memory, func(seen wal.WatchState) {
-		r.board.look(seen.Slot)
+		r.board.look(seen)
 		keeper.offer(seen.Sample)
 		// Looked at before our own position, which only grows: so a slot that is
 		// ahead was moved by someone else.

@@ -220,7 +220,7 @@ func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []
 	if bad != nil {
 		messages, end = s.before(batch, messages)
 	}
-	s.seen.sent(batch)
+	s.seen.sent(batch, messages)
 	batch.Hold()
 	n, committed := len(messages), oldest(batch)
 	ticket := s.tracker.Begin(end, n, func() {

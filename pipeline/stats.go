@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/outboxcdc/outboxcdc/checkpoint"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/sink"
 	"github.com/outboxcdc/outboxcdc/wal"
@@ -45,20 +46,41 @@ type Stats struct {
 	// it does, or does not say.
 	Stalled string
 
-	Rows     uint64 // sent since the process began, redeliveries included
-	Bytes    uint64 // of those rows' columns
-	Sessions uint64 // begun
+	Rows     uint64       // sent since the process began, redeliveries included
+	Bytes    uint64       // of those rows' columns
+	Topics   []TopicCount // what of them went where
+	Sessions uint64       // begun
 
 	InFlightBytes int                    // of rows that are sent and not acked
+	InFlightRows  uint64                 // sent and not acked with everything before them
 	CommitToAck   Latency                // of rows, by the server's clock and ours; of the oldest row of each batch
 	AckToConfirm  Latency                // of saves, from the first ack that a save is for
 	Broken        map[fault.Class]uint64 // sessions that ended with an error, by its class
 
 	LastCommit    time.Time // commit time of the latest row sent; zero before the first
 	Slot          wal.Slot  // as last looked at; zero before
+	LogEnd        wal.LSN   // of the server's log, as last looked at; 0 before
 	SlotLookedAt  time.Time
 	LastError     string // of the last session that broke
 	LastErrorTime time.Time
+}
+
+// Lag is how far the stream is behind, while it streams; ok is false when that is not
+// known. Log is what the server has written and the slot has not confirmed, as last
+// looked at. Age is that of the oldest event on its way: since its commit by the
+// server's clock, or since it was sent when that is longer; 0 when everything that was
+// read is acked.
+func (s *Stats) Lag() (log uint64, age time.Duration, ok bool) {
+	if s.State != Streaming && s.State != Draining || s.LogEnd == 0 {
+		return 0, 0, false
+	}
+	if s.LogEnd > s.Confirmed {
+		log = uint64(s.LogEnd - s.Confirmed)
+	}
+	if s.InFlightRows > 0 {
+		age = max(s.Waiting, time.Since(s.LastCommit), 0)
+	}
+	return log, age, true
 }
 
 // counters are written by one session after the other and read at any time. They
@@ -66,6 +88,7 @@ type Stats struct {
 type counters struct {
 	saved, confirmed atomic.Uint64
 	rows, bytes      atomic.Uint64
+	topics           topicCounts
 	lastCommit       atomic.Int64 // Unix microseconds
 
 	commitToAck  histogram
@@ -90,9 +113,10 @@ func (c *counters) confirmedAcks() {
 	}
 }
 
-// sent counts a batch on its way to the sink. It comes before Send: the batch
-// belongs to nobody any more once the last ack is in.
-func (c *counters) sent(batch wal.Batch) {
+// sent counts a batch and its messages on their way to the sink. It comes before Send:
+// the batch belongs to nobody any more once the last ack is in.
+func (c *counters) sent(batch wal.Batch, messages []sink.Message) {
+	c.topics.sent(messages)
 	n := len(batch.Rows)
 	if n == 0 {
 		return
@@ -109,13 +133,14 @@ type board struct {
 	reason   string
 	sessions uint64
 	slot     wal.Slot
+	logEnd   wal.LSN
 	slotAt   time.Time
 	err      string
 	errAt    time.Time
 	broken   map[fault.Class]uint64
 	inFlight func() int
 	read     func() wal.LSN
-	marks    func() (acked, sent wal.LSN)
+	marks    func() (acked, sent checkpoint.Mark)
 	oldest   func() (time.Time, bool)
 	stalled  func() string // nil where the sink does not say
 }
@@ -148,7 +173,7 @@ func (b *board) begin(s *session) {
 	if staller, ok := s.sink.(sink.Staller); ok {
 		b.stalled = staller.Stalled
 	}
-	b.marks = func() (acked, sent wal.LSN) { return s.tracker.Mark().LSN, s.tracker.Begun().LSN }
+	b.marks = func() (acked, sent checkpoint.Mark) { return s.tracker.Mark(), s.tracker.Begun() }
 	from := uint64(s.saver.position.LSN)
 	s.seen.saved.Store(from)
 	s.seen.confirmed.Store(from)
@@ -164,10 +189,10 @@ func (b *board) broke(err error) {
 	b.broken[fault.Classify(err)]++
 }
 
-func (b *board) look(slot wal.Slot) {
+func (b *board) look(seen wal.WatchState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.slot, b.slotAt = slot, time.Now()
+	b.slot, b.logEnd, b.slotAt = seen.Slot, seen.End, time.Now()
 }
 
 // Stats may be called at any time from any goroutine. It takes each position
@@ -181,7 +206,8 @@ func (r *Runner) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.marks != nil {
-		s.Acked, s.Sent = b.marks()
+		acked, sent := b.marks()
+		s.Acked, s.Sent, s.InFlightRows = acked.LSN, sent.LSN, sent.Rows-acked.Rows
 		s.Read = b.read()
 		if at, ok := b.oldest(); ok {
 			s.Waiting = time.Since(at)
@@ -191,13 +217,13 @@ func (r *Runner) Stats() Stats {
 		s.Stalled = b.stalled()
 	}
 	s.State, s.Reason, s.Sessions = b.state, b.reason, b.sessions
-	s.Slot, s.SlotLookedAt = b.slot, b.slotAt
+	s.Slot, s.LogEnd, s.SlotLookedAt = b.slot, b.logEnd, b.slotAt
 	s.LastError, s.LastErrorTime, s.Broken = b.err, b.errAt, maps.Clone(b.broken)
 	if b.inFlight != nil {
 		s.InFlightBytes = b.inFlight()
 	}
 	s.CommitToAck, s.AckToConfirm = r.seen.commitToAck.latency(), r.seen.ackToConfirm.latency()
-	s.Rows, s.Bytes = r.seen.rows.Load(), r.seen.bytes.Load()
+	s.Rows, s.Bytes, s.Topics = r.seen.rows.Load(), r.seen.bytes.Load(), r.seen.topics.all()
 	if micros := r.seen.lastCommit.Load(); micros != 0 {
 		s.LastCommit = time.UnixMicro(micros).UTC()
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
@@ -19,7 +20,7 @@ func brokerTLSError(err error, trust, ours string) error {
 		hostname     x509.HostnameError
 		invalid      x509.CertificateInvalidError
 		record       tls.RecordHeaderError
-		alert        tls.AlertError
+		broken       *net.OpError
 		verification *tls.CertificateVerificationError
 	)
 	switch {
@@ -29,7 +30,7 @@ func brokerTLSError(err error, trust, ours string) error {
 		return fault.NewOperator(err, "trust the broker's authority with "+trust+", and name brokers as their certificates do")
 	case errors.As(err, &record):
 		return fault.NewOperator(err, "the port speaks no TLS: check scheme and port, and security.protocol for kafka")
-	case errors.As(err, &alert):
+	case errors.As(err, &broken) && broken.Op == "remote error": // crypto/tls, conn.go: what the other side broke off with
 		return fault.NewOperator(err, "the broker refuses our certificate or our version of TLS: check "+ours)
 	default:
 		return err

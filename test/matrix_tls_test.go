@@ -74,30 +74,44 @@ func (a *authority) present(tb testing.TB, server *servers.PostgresServer, chang
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	change(template)
+	certificate := a.sign(tb, template)
+	place(tb, server, "server.crt", &pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})
+	place(tb, server, "server.key", keyBlock(tb, certificate))
+	takesTLS(tb, server, certificate.Certificate[0])
+}
+
+// sign makes a certificate and its key.
+func (a *authority) sign(tb testing.TB, template *x509.Certificate) tls.Certificate {
+	tb.Helper()
 	key := newKey(tb)
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func keyBlock(tb testing.TB, certificate tls.Certificate) *pem.Block {
+	tb.Helper()
+	secret, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	dir := server.DataDir()
-	owner, ok := statOf(tb, dir).Sys().(*syscall.Stat_t)
+	return &pem.Block{Type: "PRIVATE KEY", Bytes: secret}
+}
+
+// place gives a server a file in its data directory, which it can read.
+func place(tb testing.TB, server *servers.PostgresServer, name string, content *pem.Block) {
+	tb.Helper()
+	path := filepath.Join(server.DataDir(), name)
+	writePEM(tb, path, content.Type, content.Bytes, 0o600)
+	owner, ok := statOf(tb, server.DataDir()).Sys().(*syscall.Stat_t)
 	if !ok {
 		tb.Fatal("the system does not say whose the server's files are")
 	}
-	for name, content := range map[string]*pem.Block{
-		"server.crt": {Type: "CERTIFICATE", Bytes: der}, "server.key": {Type: "PRIVATE KEY", Bytes: secret},
-	} {
-		path := filepath.Join(dir, name)
-		writePEM(tb, path, content.Type, content.Bytes, 0o600)
-		if err := os.Chown(path, int(owner.Uid), int(owner.Gid)); err != nil {
-			tb.Fatal(err)
-		}
+	if err := os.Chown(path, int(owner.Uid), int(owner.Gid)); err != nil {
+		tb.Fatal(err)
 	}
-	takesTLS(tb, server, der)
 }
 
 func statOf(tb testing.TB, path string) os.FileInfo {
@@ -175,7 +189,8 @@ func TestAServerThatCannotProveWhoItIsIsRefused(t *testing.T) {
 		{"one of another host", ours, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 1, 1, 1)} }, "sslmode=verify-full", fault.Operator, "127.0.0.1"},
 		{"the same where nobody asks for the host", ours, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 1, 1, 1)} }, "sslmode=verify-ca", fault.Stopped, ""},
 		{"one of an unknown authority", foreign, good, "sslmode=verify-ca", fault.Operator, "name the authority"},
-		{"no TLS", nil, good, "sslmode=verify-full", fault.Transient, "takes TLS"},
+		{"no TLS", nil, good, "sslmode=verify-full", fault.Operator, "takes no TLS"},
+		{"no TLS where anybody's would do", nil, good, "sslmode=require", fault.Operator, "takes no TLS"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.signer == nil {
@@ -196,9 +211,9 @@ func TestAServerThatCannotProveWhoItIsIsRefused(t *testing.T) {
 	}
 }
 
-// Without an sslmode in the URL it is libpq's: TLS where the server takes it, with no
-// proof of who that is, and none where it does not.
-func TestWithoutAnSSLModeTheStreamIsEncryptedWhereTheServerCanAndProvesNothing(t *testing.T) {
+// Without an sslmode in the URL a local host's is libpq's: TLS where the server takes it,
+// with no proof of who that is, and none where it does not.
+func TestWithoutAnSSLModeTheStreamFromALocalHostIsEncryptedWhereTheServerCanAndProvesNothing(t *testing.T) {
 	server := servers.Postgres(t)
 	f := newWalFixture(t, server.Database(t))
 	config := f.config
@@ -235,5 +250,5 @@ func TestAStreamOverTLSEndsWhenTheCertificateIsNotToBeBelievedAnyMore(t *testing
 	}
 	ours.present(t, server, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) })
 	l.exec(t, "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1", l.slot)
-	s.wantEnd(t, "expired", "sslrootcert")
+	s.wantEnd(t, "expired", "renew the server's certificate")
 }

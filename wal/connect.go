@@ -238,7 +238,7 @@ func (c Config) setDial(settings *pgconn.Config) {
 		},
 		Control: limitUnacked,
 	}
-	settings.DialFunc = dialer.DialContext
+	attended(settings, dialer.DialContext)
 }
 
 // A dead link is noticed after half a minute by the kernel too, for the times

@@ -2,8 +2,6 @@ package wal
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -22,7 +20,8 @@ var ErrSlotBusy = errors.New("slot is in use by another process")
 
 // ErrDenied means that the server let the role in before and does not now, or never did:
 // a wrong password, a rule of pg_hba.conf, or a directory of passwords that is away and
-// for which the server has no code of its own.
+// for which the server has no code of its own. Or we do not let ourselves in: the server
+// takes no TLS, or another login than we were told to want.
 var ErrDenied = errors.New("the server does not let the role in")
 
 // Fault gives an error of the Postgres driver its class and, where somebody can do
@@ -131,22 +130,21 @@ func refusal(settings *pgconn.Config, cause error) error {
 	case errors.Is(cause, pgconn.ErrReadOnlyConnection):
 		_, advice := verdict("25006")
 		return &fault.Error{Class: fault.Transient, Err: err, Advice: advice}
-	case distrusted(cause):
-		return fault.NewOperator(err, "name the authority that signed the server's certificate in sslrootcert, "+
-			"and the server as its certificate does")
+	case distrustAdvice(cause) != "":
+		return fault.NewOperator(err, distrustAdvice(cause))
+	case errors.Is(cause, errNoTLS):
+		return fault.NewOperator(denied(settings, cause), noTLSAdvice)
+	case unproved(settings, cause):
+		return fault.NewOperator(denied(settings, cause), unprovedAdvice(settings))
 	default:
-		return &fault.Error{Class: fault.Transient, Err: err, Advice: reachAdvice(settings)}
+		return &fault.Error{Class: fault.Transient, Err: err, Advice: "check host and port in the database URL, and that the server runs and is reachable"}
 	}
 }
 
-// reachAdvice is for a server with which nothing was agreed on. One without TLS says no
-// to it in a byte, for which the driver has no error of its own.
-func reachAdvice(settings *pgconn.Config) string {
-	plain := func(f *pgconn.FallbackConfig) bool { return f.TLSConfig == nil }
-	if settings.TLSConfig == nil || slices.ContainsFunc(settings.Fallbacks, plain) {
-		return "check host and port in the database URL, and that the server runs and is reachable"
-	}
-	return "check host and port in the database URL, that the server runs and is reachable, and that it takes TLS, without which the URL's sslmode lets nothing pass"
+// denied is a refusal that is ours: the login is not as we were told to have it. A
+// stream that had one before tries some more times, as with one that the server refuses.
+func denied(settings *pgconn.Config, cause error) error {
+	return fmt.Errorf("%s: %w", target(settings), &briefError{text: reasons(cause), cause: errors.Join(ErrDenied, cause)})
 }
 
 // refusalVerdict knows what a code means while a connection is made.
@@ -161,20 +159,6 @@ func refusalVerdict(settings *pgconn.Config, code string) (fault.Class, string) 
 	default:
 		return verdict(code)
 	}
-}
-
-// distrusted says whether one side rejected the other's certificate. That does not
-// pass by itself, while a server that goes away in the middle of a handshake does.
-func distrusted(err error) bool {
-	var (
-		unverified *tls.CertificateVerificationError
-		authority  x509.UnknownAuthorityError
-		hostname   x509.HostnameError
-		invalid    x509.CertificateInvalidError
-		alert      tls.AlertError
-	)
-	return errors.As(err, &unverified) || errors.As(err, &authority) || errors.As(err, &hostname) ||
-		errors.As(err, &invalid) || errors.As(err, &alert)
 }
 
 // target names what was to be reached, and as whom.

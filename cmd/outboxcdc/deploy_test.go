@@ -20,6 +20,7 @@ func TestAlertsAndDashboardAskForMetricsThatThereAre(t *testing.T) {
 	text := exposition(t, pipeline.Stats{
 		State: pipeline.Streaming, Read: 5, Sent: 4, Acked: 3, Saved: 2, Confirmed: 1,
 		LastCommit: now, LastErrorTime: now, SlotLookedAt: now, Broken: map[fault.Class]uint64{fault.Transient: 1},
+		LogEnd: 6, Topics: []pipeline.TopicCount{{Topic: "t"}},
 	}) + "outboxcdc_build_info"
 	for _, path := range []string{"../../deploy/prometheus/alerts.yaml", "../../deploy/grafana/outboxcdc.json"} {
 		content, err := os.ReadFile(path)

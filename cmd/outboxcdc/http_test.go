@@ -79,13 +79,14 @@ func TestNothingButGetIsAnswered(t *testing.T) {
 }
 
 func TestMetricsSayWhatStatsSays(t *testing.T) {
-	at := time.Unix(1_700_000_000, 250_000_000)
+	at := time.Unix(4_000_000_000, 250_000_000) // ahead, so that the lag is what an event has waited
 	stats := pipeline.Stats{
 		State: pipeline.Streaming,
 		Read:  0x1_0000_0050, Sent: 0x1_0000_0040, Acked: 0x1_0000_0030, Saved: 0x1_0000_0020, Confirmed: 0x1_0000_0010,
 		Rows: 7, Bytes: 900, Sessions: 2,
 		LastCommit: at, LastErrorTime: at,
-		Waiting: 1500 * time.Millisecond, InFlightBytes: 4711,
+		Waiting: 1500 * time.Millisecond, InFlightBytes: 4711, InFlightRows: 12, LogEnd: 0x1_0000_1010,
+		Topics: []pipeline.TopicCount{{Topic: "outbox.event.order", Messages: 5, Bytes: 600}, {Messages: 2, Bytes: 200}},
 		Broken: map[fault.Class]uint64{fault.Transient: 3},
 		CommitToAck: pipeline.Latency{
 			Bounds: []time.Duration{time.Millisecond, time.Second}, Counts: []uint64{2, 5}, Count: 7, Sum: 3 * time.Second,
@@ -101,7 +102,7 @@ func TestMetricsSayWhatStatsSays(t *testing.T) {
 
 func TestWhatIsNotKnownIsAbsentFromMetrics(t *testing.T) {
 	text := exposition(t, pipeline.Stats{State: pipeline.Starting, Slot: wal.Slot{SafeBytes: -1}})
-	for _, name := range []string{"position_bytes", "slot_retained", "slot_safe", "slot_look", "last_commit", "last_error"} {
+	for _, name := range []string{"position_bytes", "slot_retained", "slot_safe", "slot_look", "last_commit", "last_error", "lag_", "topic_"} {
 		if strings.Contains(text, "outboxcdc_"+name) {
 			t.Errorf("%s is given although it is not known:\n%s", name, text)
 		}

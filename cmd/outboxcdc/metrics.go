@@ -35,6 +35,8 @@ type collector struct {
 	retained, safe                  *prometheus.Desc
 	lastCommit, lastError, slotLook *prometheus.Desc
 	unacked, inFlight, broken       *prometheus.Desc
+	inFlightRows, lagBytes, lagAge  *prometheus.Desc
+	topicMessages, topicBytes       *prometheus.Desc
 	commitToAck, ackToConfirm       *prometheus.Desc
 	build                           *prometheus.Desc
 }
@@ -55,10 +57,16 @@ func newCollector(slot string, stats func() pipeline.Stats) *collector {
 		retained: desc("slot_retained_bytes", "Log that the server keeps because of the slot, as last looked at."),
 		safe: desc("slot_safe_bytes",
 			"Log that may still be written before the slot is lost, as last looked at; absent when the server sets no limit."),
-		slotLook: desc("slot_look_timestamp_seconds", "When the slot was last looked at."),
-		unacked:  desc("oldest_unacked_seconds", "For how long the oldest event that was sent is not acked; 0 when all are."),
-		inFlight: desc("in_flight_bytes", "Bytes of rows that are sent and not yet acked."),
-		broken:   desc("session_errors_total", "Sessions that ended with an error, by the class of what ended them.", "class"),
+		slotLook:     desc("slot_look_timestamp_seconds", "When the slot was last looked at."),
+		unacked:      desc("oldest_unacked_seconds", "For how long the oldest event that was sent is not acked; 0 when all are."),
+		inFlight:     desc("in_flight_bytes", "Bytes of rows that are sent and not yet acked."),
+		inFlightRows: desc("in_flight_rows", "Rows that are sent and not yet acked with all that came before them."),
+		lagBytes:     desc("lag_bytes", "Log that the server has written and the slot has not confirmed, as last looked at; absent while nothing streams."),
+		lagAge:       desc("lag_seconds", "Age since its commit of the oldest event on its way, 0 when all that was read is acked; absent while nothing streams."),
+		topicMessages: desc("topic_messages_total",
+			"Messages sent to a topic since the process began, redeliveries included. The first hundred topics are told apart; the rest is (others).", "topic"),
+		topicBytes: desc("topic_bytes_total", "Bytes of the keys and values of those messages.", "topic"),
+		broken:     desc("session_errors_total", "Sessions that ended with an error, by the class of what ended them.", "class"),
 		commitToAck: desc("commit_to_ack_seconds",
 			"From a row's commit, by the server's clock, to the broker's ack, by ours; of the oldest row of each batch."),
 		ackToConfirm: desc("ack_to_confirm_seconds", "From the first ack that a save is for until the slot is told."),
@@ -73,6 +81,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.position, c.state, c.rows, c.bytes, c.sessions, c.retained, c.safe, c.slotLook, c.lastCommit, c.lastError, c.build,
 		c.unacked, c.inFlight, c.broken, c.commitToAck, c.ackToConfirm,
+		c.inFlightRows, c.lagBytes, c.lagAge, c.topicMessages, c.topicBytes,
 	} {
 		out <- d
 	}
@@ -87,8 +96,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	counter := func(desc *prometheus.Desc, value uint64) {
-		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value))
+	counter := func(desc *prometheus.Desc, value uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), labels...)
 	}
 	c.positions(s, gauge)
 	for _, state := range states() {
@@ -99,8 +108,21 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.sessions, s.Sessions)
 	gauge(c.unacked, s.Waiting.Seconds())
 	gauge(c.inFlight, float64(s.InFlightBytes))
+	gauge(c.inFlightRows, float64(s.InFlightRows))
+	if log, age, ok := s.Lag(); ok {
+		gauge(c.lagBytes, float64(log))
+		gauge(c.lagAge, age.Seconds())
+	}
+	for _, topic := range s.Topics {
+		name := topic.Topic
+		if name == "" {
+			name = "(others)" // an empty label is none; no topic is called so
+		}
+		counter(c.topicMessages, topic.Messages, name)
+		counter(c.topicBytes, topic.Bytes, name)
+	}
 	for class, n := range s.Broken {
-		out <- prometheus.MustNewConstMetric(c.broken, prometheus.CounterValue, float64(n), class.String())
+		counter(c.broken, n, class.String())
 	}
 	out <- histogramOf(c.commitToAck, s.CommitToAck)
 	out <- histogramOf(c.ackToConfirm, s.AckToConfirm)
