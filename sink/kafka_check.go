@@ -129,11 +129,14 @@ func (t *topicLook) absent() (fault.Finding, bool) {
 	}
 }
 
-// unwritable reads the operations that a broker since 2.3 says we may do.
-func (t *topicLook) unwritable() (fault.Finding, bool) {
+// mayWrite reads the operations that a broker since 2.3 says we may do on a topic.
+func mayWrite(allowed int32) bool {
 	const notTold = -1 << 31
-	allowed := t.topic.AuthorizedOperations
-	if allowed == notTold || allowed&(1<<kmsg.ACLOperationWrite|1<<kmsg.ACLOperationAll) != 0 {
+	return allowed == notTold || allowed&(1<<kmsg.ACLOperationWrite|1<<kmsg.ACLOperationAll) != 0
+}
+
+func (t *topicLook) unwritable() (fault.Finding, bool) {
+	if mayWrite(t.topic.AuthorizedOperations) {
 		return fault.Finding{}, false
 	}
 	return t.finding("unauthorized", fault.Failure, "we may not write to it",

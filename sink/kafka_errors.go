@@ -29,14 +29,19 @@ func (l *lastError) get() error {
 // ackError says why a message of topic was not stored. Nothing here is a data error:
 // the broker refuses whole batches, and the client what lies behind them, so that no
 // message can be blamed. What a single message can be blamed for is found before it
-// is sent, by topics.fits.
+// is sent, by topics.fits. Where what is in a batch is the cause, it is a RefusalError: of
+// messages that are sent one at a time, it blames the one.
 func ackError(topic string, err error) error {
 	if errors.Is(err, kgo.ErrClientClosed) {
 		return errClosed
 	}
 	for _, r := range refusals {
 		if errors.Is(err, r.code) {
-			return fault.NewOperator(fmt.Errorf("send to topic %s: %s: %w", topic, r.meaning, err), r.advice)
+			refused := fault.NewOperator(fmt.Errorf("send to topic %s: %s: %w", topic, r.meaning, err), r.advice)
+			if r.ofMessages {
+				return refuse(topic, refused)
+			}
+			return refused
 		}
 	}
 	err = brokerError(err)
@@ -51,6 +56,8 @@ type refusal struct {
 	code    error
 	meaning string
 	advice  string
+
+	ofMessages bool // what the batch holds, or its topic, is the cause
 }
 
 const (
@@ -62,27 +69,27 @@ const (
 var refusals = []refusal{ //nolint:gochecknoglobals // a table that nobody changes
 	{
 		kerr.MessageTooLarge, "a batch is larger than the topic takes",
-		"allow us to describe the topic's configuration, or set max.request.size to its max.message.bytes",
+		"allow us to describe the topic's configuration, or set max.request.size to its max.message.bytes", true,
 	},
-	{kerr.TopicAuthorizationFailed, "we may not write to it", "grant Write and Describe on the topic to our user"},
+	{kerr.TopicAuthorizationFailed, "we may not write to it", "grant Write and Describe on the topic to our user", true},
 	{
 		kerr.UnknownTopicOrPartition, "it does not exist any more",
-		"find out who deleted it: what it held is gone; make it anew, or start with --create-topics",
+		"find out who deleted it: what it held is gone; make it anew, or start with --create-topics", false,
 	},
-	{kerr.UnknownTopicID, "it was deleted and made anew", "find out who did: what it held is gone; start again to go on with the new one"},
-	{kerr.OutOfOrderSequenceNumber, lossMeaning, lossAdvice},
-	{kerr.UnknownProducerID, lossMeaning, lossAdvice},
-	{kerr.InvalidProducerEpoch, lossMeaning, lossAdvice},
-	{kerr.InvalidProducerIDMapping, lossMeaning, lossAdvice},
-	{kerr.InvalidRecord, "the broker refuses a batch", formAdvice},
+	{kerr.UnknownTopicID, "it was deleted and made anew", "find out who did: what it held is gone; start again to go on with the new one", false},
+	{kerr.OutOfOrderSequenceNumber, lossMeaning, lossAdvice, false},
+	{kerr.UnknownProducerID, lossMeaning, lossAdvice, false},
+	{kerr.InvalidProducerEpoch, lossMeaning, lossAdvice, false},
+	{kerr.InvalidProducerIDMapping, lossMeaning, lossAdvice, false},
+	{kerr.InvalidRecord, "the broker refuses a batch", formAdvice, true},
 	{
 		kerr.InvalidTimestamp, "the broker refuses the time of an event",
-		"compare the clocks of Postgres and Kafka, and look at the topic's message.timestamp.before.max.ms and message.timestamp.after.max.ms",
+		"compare the clocks of Postgres and Kafka, and look at the topic's message.timestamp.before.max.ms and message.timestamp.after.max.ms", true,
 	},
-	{kerr.PolicyViolation, "the broker's policy refuses a batch", formAdvice},
-	{kerr.CorruptMessage, "the broker finds a batch damaged", "look for what changes bytes between us and the broker: memory, network, proxy"},
-	{kerr.UnsupportedCompressionType, "the broker does not know the compression", "set compression.type=none or another"},
-	{kerr.UnsupportedForMessageFormat, "the topic's message format is too old", "raise message.format.version; the broker must be 0.11 or later"},
+	{kerr.PolicyViolation, "the broker's policy refuses a batch", formAdvice, true},
+	{kerr.CorruptMessage, "the broker finds a batch damaged", "look for what changes bytes between us and the broker: memory, network, proxy", false},
+	{kerr.UnsupportedCompressionType, "the broker does not know the compression", "set compression.type=none or another", false},
+	{kerr.UnsupportedForMessageFormat, "the topic's message format is too old", "raise message.format.version; the broker must be 0.11 or later", false},
 }
 
 // brokerError gives err a class where who we are, or how we speak, is the trouble. The

@@ -27,6 +27,7 @@ type topics struct {
 	limits *limits
 	logger *slog.Logger
 	known  map[string]bounds
+	never  map[string]refused // topics that were refused a moment ago; see judge
 
 	partitions int // of all that are known
 
@@ -38,10 +39,11 @@ type topics struct {
 type bounds struct {
 	bytes      int64 // of the largest message
 	partitions int32
+	closed     bool // the broker says that we may not write to it
 }
 
 func newTopics(client *kgo.Client, o Options, limits *limits) *topics {
-	return &topics{client: client, create: o.CreateTopics, limits: limits, logger: o.Logger, known: make(map[string]bounds)}
+	return &topics{client: client, create: o.CreateTopics, limits: limits, logger: o.Logger, known: make(map[string]bounds), never: make(map[string]refused)}
 }
 
 const (
@@ -166,7 +168,7 @@ func (t *topics) ask(ctx context.Context, names []string, attempt int) ([]string
 		name, err := topicState(&answer.Topics[i])
 		switch {
 		case err == nil:
-			ready = append(ready, readyTopic{name, int32(len(answer.Topics[i].Partitions))})
+			ready = append(ready, readyTopic{name, int32(len(answer.Topics[i].Partitions)), !mayWrite(answer.Topics[i].AuthorizedOperations)})
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			missing = append(missing, name)
 		case fault.Classify(err) == fault.Operator:
@@ -212,9 +214,9 @@ func topicState(topic *kmsg.MetadataResponseTopic) (string, error) {
 	err := kerr.ErrorForCode(topic.ErrorCode)
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return name, fault.NewOperator(fmt.Errorf("look at topic %s: %w", name, err), "grant Describe and Write on the topic to our user")
+		return name, refuse(name, fault.NewOperator(fmt.Errorf("look at topic %s: %w", name, err), "grant Describe and Write on the topic to our user"))
 	case errors.Is(err, kerr.InvalidTopicException):
-		return name, fault.NewOperator(fmt.Errorf("look at topic %s: %w", name, err), "change --topic")
+		return name, refuse(name, fault.NewOperator(fmt.Errorf("look at topic %s: %w", name, err), "change --topic"))
 	case err == nil && len(topic.Partitions) == 0:
 		return name, errors.New("the topic has no partitions yet")
 	default:
@@ -241,7 +243,7 @@ func errMissing(names []string) error {
 	if len(names) > 1 {
 		subject = "topics " + strings.Join(names, ", ") + " do not exist"
 	}
-	return fault.NewOperator(errors.New(subject), createAdvice(names[0]))
+	return refuse(names[0], fault.NewOperator(errors.New(subject), createAdvice(names[0])))
 }
 
 func createAdvice(name string) string {
@@ -279,12 +281,12 @@ func (t *topics) made(ctx context.Context, answer *kmsg.CreateTopicsResponseTopi
 	case errors.Is(err, kerr.TopicAlreadyExists), kerr.IsRetriable(err):
 		return nil // someone else made it, or the next round does
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return fault.NewOperator(fmt.Errorf("make topic %s: %w", answer.Topic, err), "grant Create on the topic to our user, or make it yourself")
+		return refuse(answer.Topic, fault.NewOperator(fmt.Errorf("make topic %s: %w", answer.Topic, err), "grant Create on the topic to our user, or make it yourself"))
 	default:
 		if answer.ErrorMessage != nil {
 			err = fmt.Errorf("%w: %s", err, *answer.ErrorMessage)
 		}
-		return fault.NewOperator(fmt.Errorf("make topic %s: %w", answer.Topic, err), "make the topic yourself")
+		return refuse(answer.Topic, fault.NewOperator(fmt.Errorf("make topic %s: %w", answer.Topic, err), "make the topic yourself"))
 	}
 }
 
@@ -292,6 +294,7 @@ func (t *topics) made(ctx context.Context, answer *kmsg.CreateTopicsResponseTopi
 type readyTopic struct {
 	name       string
 	partitions int32
+	closed     bool
 }
 
 // remember learns the limits of topics that are ready. A batch that is larger than
@@ -314,7 +317,7 @@ func (t *topics) remember(ctx context.Context, ready []readyTopic) error {
 		if err == nil && bytes > 0 {
 			t.limits.lower(name, int32(bytes))
 		}
-		t.known[name] = bounds{int64(t.limits.of(name)), topic.partitions}
+		t.known[name] = bounds{int64(t.limits.of(name)), topic.partitions, topic.closed}
 		t.partitions += int(topic.partitions)
 	}
 	return nil

@@ -492,7 +492,7 @@ func errReturned(back amqp.Return, item *parcelItem) error {
 	if back.Exchange == "" {
 		where = "the default exchange"
 	}
-	return fault.NewOperator(
+	return refuse(topic, fault.NewOperator(
 		fmt.Errorf("send to topic %s: no queue of %s takes the message (%d %s)", topic, where, back.ReplyCode, back.ReplyText),
-		"bind a queue for it; nothing of it is lost, and the stream goes on with it when it is started again")
+		"bind a queue for it; nothing of it is lost, and the stream goes on with it when it is started again"))
 }

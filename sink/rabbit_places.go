@@ -20,10 +20,11 @@ type rabbitPlaces struct {
 	create   bool
 	logger   *slog.Logger
 	known    map[route]bool
+	never    map[string]refused // places that were refused a moment ago; see judge
 }
 
 func newRabbitPlaces(s *rabbitSettings, conn *rabbitConn, o Options) *rabbitPlaces {
-	return &rabbitPlaces{settings: s, conn: conn, create: o.CreateTopics, logger: o.Logger, known: make(map[route]bool)}
+	return &rabbitPlaces{settings: s, conn: conn, create: o.CreateTopics, logger: o.Logger, known: make(map[route]bool), never: make(map[string]refused)}
 }
 
 // place is what must exist for a route: the exchange, or the queue that the broker's
@@ -105,7 +106,10 @@ func (p *rabbitPlaces) on(ctx context.Context, do func(*amqp.Channel) error) err
 	})
 }
 
+// errMissingPlace is what a message cannot be sent to.
+var errMissingPlace = errors.New("does not exist")
+
 func errNoPlace(at route) error {
-	return fault.NewOperator(fmt.Errorf("%s does not exist", at),
+	return fault.NewOperator(fmt.Errorf("%s %w", at, errMissingPlace),
 		"start with --create-topics, or make it, durable, and bind the queues that are to have the events")
 }
