@@ -15,6 +15,7 @@ type Plan struct {
 	tables   []tablePlan
 	format   Format
 	position bool
+	typed    bool // see Mapper.Aggregate
 }
 
 // tablePlan is what is known of a table before its first row: where its columns are
@@ -60,6 +61,7 @@ func NewPlan(config Config, tables []wal.Table) (*Plan, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	p.typed = typed(p.tables)
 	return p, nil
 }
 
