@@ -46,6 +46,8 @@ type Config struct {
 	// all the same; 0 accepts nothing.
 	AcceptGap wal.LSN
 
+	OnError OnError // what becomes of rows that cannot be sent
+
 	// MarkSent is a column of text that is set to SENT once the broker holds a row;
 	// DeleteSent deletes the row instead. Neither is done unless asked for.
 	MarkSent   string

@@ -375,6 +375,7 @@ func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position check
 		watch:    func(ctx context.Context) error { return r.watch(ctx, stream, keeper) },
 		seen:     &r.seen,
 	}
+	r.putAside(s, broker)
 	if r.config.ReplayWindow != (Window{}) {
 		s.trail = r.trail
 	}

@@ -48,6 +48,7 @@ type session struct {
 	watch   func(ctx context.Context) error // looks at the slot from outside; nil to not look
 	trail   func(ctx context.Context) error // keeps the replay window; nil to keep none
 	sweep   func(ctx context.Context) error // deals with rows that were sent; nil to leave them
+	aside   *aside                          // deals with rows that cannot be sent; nil to halt at them
 	seen    *counters
 
 	read     func() wal.LSN // what the source has given
@@ -215,11 +216,7 @@ func (s *session) publish(ctx context.Context, stop <-chan struct{}, batches <-c
 
 func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []sink.Message) ([]sink.Message, error) {
 	failpoint.Pass(failpoint.AfterReceive)
-	messages, bad := s.mapper.Map(batch.Rows, messages)
-	end := batch.End
-	if bad != nil {
-		messages, end = s.before(batch, messages)
-	}
+	messages, end, bad := s.translate(ctx, batch, messages)
 	s.seen.sent(batch, messages)
 	batch.Hold()
 	n, committed := len(messages), oldest(batch)
@@ -232,11 +229,34 @@ func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []
 		defer fault.Catch(s.halt)
 		ticket.Ack(err)
 	}
-	if err := s.sink.Send(ctx, messages, ack); err != nil {
+	if err := s.send(ctx, batch, messages, ack); err != nil {
 		return messages, fmt.Errorf("send: %w", err)
 	}
 	failpoint.Pass(failpoint.AfterSend)
 	return messages, bad
+}
+
+// translate makes the messages of a batch and gives where it ends for the ledger. With
+// an error, which ends the session, both are of the transactions before that of the
+// first bad row, so that they are confirmed and not sent again at each start until
+// somebody has mended the row.
+func (s *session) translate(ctx context.Context, batch wal.Batch, messages []sink.Message) ([]sink.Message, wal.LSN, error) {
+	if s.aside != nil {
+		return s.aside.sort(ctx, batch, s.tracker.Begun().LSN)
+	}
+	messages, bad := s.mapper.Map(batch.Rows, messages)
+	if bad == nil {
+		return messages, batch.End, nil
+	}
+	good, end := before(batch, len(messages), s.tracker.Begun().LSN)
+	return messages[:good], end, bad
+}
+
+func (s *session) send(ctx context.Context, batch wal.Batch, messages []sink.Message, ack sink.Ack) error {
+	if s.aside != nil {
+		return s.aside.send(ctx, batch.Rows, ack)
+	}
+	return s.sink.Send(ctx, messages, ack)
 }
 
 // oldest is when the first row of a batch was committed; zero when it has none.
@@ -247,20 +267,18 @@ func oldest(batch wal.Batch) time.Time {
 	return batch.Rows[0].Time
 }
 
-// before leaves of a batch the transactions before that of its first bad row, so that
-// they are confirmed and not sent again at each start until somebody has mended the
-// row. They end at or before the bad one's commit record, and a position there makes
-// the server send that transaction again, whole.
-func (s *session) before(batch wal.Batch, messages []sink.Message) ([]sink.Message, wal.LSN) {
-	bad := batch.Rows[len(messages)].Commit
-	good := len(messages)
-	for good > 0 && batch.Rows[good-1].Commit == bad {
+// before is how many rows of a batch come before the transaction of a bad one, and where
+// they end: at or before its commit record, and a position there makes the server send
+// that transaction again, whole. Up to begun everything is in the ledger already.
+func before(batch wal.Batch, bad int, begun wal.LSN) (good int, end wal.LSN) {
+	commit := batch.Rows[bad].Commit
+	for good = bad; good > 0 && batch.Rows[good-1].Commit == commit; {
 		good--
 	}
-	if good == 0 || bad <= s.tracker.Begun().LSN {
-		return messages[:0], 0
+	if good == 0 || commit <= begun {
+		return 0, 0
 	}
-	return messages[:good], bad
+	return good, commit
 }
 
 // flush waits until what was sent is acked, unless something failed.

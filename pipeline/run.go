@@ -36,6 +36,8 @@ type Runner struct {
 	streamed bool // a session was opened
 	denied   int  // openings in a row that ended with wal.ErrDenied
 
+	refusals refusals // of messages, by the broker, where the stream does not halt at them
+
 	warned bool       // preflight warnings were logged
 	memory wal.Memory // of the watches of all sessions
 	kept   time.Time  // of the last entry of the history
@@ -97,8 +99,8 @@ func (r *Runner) run(ctx context.Context, stop <-chan struct{}) error {
 			return err
 		}
 		r.listenLonger(err)
-		if r.seen.saved.Load() != before || time.Since(began) > longestPause || errors.Is(err, wal.ErrSlotBusy) {
-			pause = firstPause // it worked, or others did: this is a new disturbance
+		if r.seen.saved.Load() != before || time.Since(began) > longestPause || errors.Is(err, wal.ErrSlotBusy) || errors.Is(err, errRefused) {
+			pause = firstPause // it worked, or others did, or we know more: this is a new disturbance
 		}
 		if !wait(ctx, stop, r.retry(err, pause)) {
 			return r.stopped(nil)
@@ -187,6 +189,9 @@ func (r *Runner) attempt(ctx context.Context, stop <-chan struct{}) error {
 		slog.String("from", s.saver.position.LSN.String()))
 	if err = s.run(ctx, stop); fault.Classify(err) != fault.Bug {
 		s.close(r.logger)
+	}
+	if s.aside != nil {
+		err = r.refusals.learn(err, s.aside.reached, r.logger)
 	}
 	return err
 }

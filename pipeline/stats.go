@@ -50,6 +50,7 @@ type Stats struct {
 	Bytes    uint64       // of those rows' columns
 	Topics   []TopicCount // what of them went where
 	Sessions uint64       // begun
+	Skipped  uint64       // rows that could not be sent and were passed, redeliveries included
 
 	InFlightBytes int                    // of rows that are sent and not acked
 	InFlightRows  uint64                 // sent and not acked with everything before them
@@ -89,6 +90,7 @@ type counters struct {
 	saved, confirmed atomic.Uint64
 	rows, bytes      atomic.Uint64
 	topics           topicCounts
+	skipped          atomic.Uint64
 	lastCommit       atomic.Int64 // Unix microseconds
 
 	commitToAck  histogram
@@ -121,7 +123,7 @@ func (c *counters) sent(batch wal.Batch, messages []sink.Message) {
 	if n == 0 {
 		return
 	}
-	c.rows.Add(uint64(n))
+	c.rows.Add(uint64(len(messages)))
 	c.bytes.Add(uint64(batch.TextBytes()))
 	c.lastCommit.Store(batch.Rows[n-1].Time.UnixMicro())
 }
@@ -224,6 +226,7 @@ func (r *Runner) Stats() Stats {
 	}
 	s.CommitToAck, s.AckToConfirm = r.seen.commitToAck.latency(), r.seen.ackToConfirm.latency()
 	s.Rows, s.Bytes, s.Topics = r.seen.rows.Load(), r.seen.bytes.Load(), r.seen.topics.all()
+	s.Skipped = r.seen.skipped.Load()
 	if micros := r.seen.lastCommit.Load(); micros != 0 {
 		s.LastCommit = time.UnixMicro(micros).UTC()
 	}

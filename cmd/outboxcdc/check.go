@@ -31,7 +31,7 @@ Examples:
 
 ` + exitCodes,
 		HideHelpCommand: true,
-		Flags: slices.Concat(databaseFlags(), mappingFlags(), brokerFlags(), []cli.Flag{
+		Flags: slices.Concat(databaseFlags(), mappingFlags(), brokerFlags(), errorFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "json", EnvVars: []string{twin("json")}, Usage: "print the findings as JSON"},
 		}, logFlags()),
 		OnUsageError: badFlag,

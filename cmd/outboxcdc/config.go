@@ -14,7 +14,7 @@ import (
 
 func (p *program) configCommand() *cli.Command {
 	flags := func() []cli.Flag {
-		return slices.Concat(databaseFlags(), mappingFlags(), brokerFlags(), streamFlags(), logFlags())
+		return slices.Concat(databaseFlags(), mappingFlags(), brokerFlags(), errorFlags(), streamFlags(), logFlags())
 	}
 	return &cli.Command{
 		Name:  "config",

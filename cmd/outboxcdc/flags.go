@@ -131,7 +131,7 @@ func pipelineConfig(c *cli.Context) (pipeline.Config, error) {
 	}
 	accepted, acceptErr := acceptGap(c)
 	window, windowErr := pipeline.ParseWindow(c.String("replay-window"))
-	return pipeline.Config{
+	config := pipeline.Config{
 		ReplayWindow: window,
 		Wal:          source,
 		AcceptGap:    accepted,
@@ -142,7 +142,9 @@ func pipelineConfig(c *cli.Context) (pipeline.Config, error) {
 		Outbox:       mapping,
 		Checkpoint:   c.String("checkpoint"),
 		DrainTimeout: drain,
-	}, errors.Join(sourceErr, sinkErr, mappingErr, drainErr, acceptErr, windowErr)
+	}
+	policyErr := onError(c, &config)
+	return config, errors.Join(sourceErr, sinkErr, mappingErr, drainErr, acceptErr, windowErr, policyErr)
 }
 
 // openLog reads logFlags and makes the logger of the run.

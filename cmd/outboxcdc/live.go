@@ -33,6 +33,7 @@ type live struct {
 	Rows           uint64     `json:"rows"`
 	Bytes          uint64     `json:"bytes"`
 	Sessions       uint64     `json:"sessions"`
+	SkippedRows    uint64     `json:"skipped_rows"`
 	LastCommit     *time.Time `json:"last_commit"` // null before the first row
 
 	LookedAt      *time.Time `json:"looked_at"` // when the slot was looked at last; null before
@@ -133,7 +134,7 @@ func (s *sampler) live(now time.Time) live {
 		State: string(stats.State), Ready: ready == http.StatusOK, Reason: reason,
 		Positions:      chain(stats),
 		WaitingSeconds: stats.Waiting.Seconds(),
-		Rows:           stats.Rows, Bytes: stats.Bytes, Sessions: stats.Sessions,
+		Rows:           stats.Rows, Bytes: stats.Bytes, Sessions: stats.Sessions, SkippedRows: stats.Skipped,
 		LastCommit: known(stats.LastCommit), LookedAt: known(stats.SlotLookedAt),
 		RetainedBytes: stats.Slot.RetainedBytes,
 	}

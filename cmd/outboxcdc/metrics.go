@@ -38,6 +38,7 @@ type collector struct {
 	inFlightRows, lagBytes, lagAge  *prometheus.Desc
 	topicMessages, topicBytes       *prometheus.Desc
 	commitToAck, ackToConfirm       *prometheus.Desc
+	skipped                         *prometheus.Desc
 	build                           *prometheus.Desc
 }
 
@@ -53,6 +54,7 @@ func newCollector(slot string, stats func() pipeline.Stats) *collector {
 		state:    desc("state", "1 for the state that the stream is in.", "state"),
 		rows:     desc("rows_total", "Rows sent since the process began, redeliveries included."),
 		bytes:    desc("row_bytes_total", "Bytes of the columns of those rows."),
+		skipped:  desc("skipped_rows_total", "Rows that could not be sent and were passed by --on-error=skip since the process began, redeliveries included."),
 		sessions: desc("sessions_total", "Sessions begun since the process began."),
 		retained: desc("slot_retained_bytes", "Log that the server keeps because of the slot, as last looked at."),
 		safe: desc("slot_safe_bytes",
@@ -81,7 +83,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.position, c.state, c.rows, c.bytes, c.sessions, c.retained, c.safe, c.slotLook, c.lastCommit, c.lastError, c.build,
 		c.unacked, c.inFlight, c.broken, c.commitToAck, c.ackToConfirm,
-		c.inFlightRows, c.lagBytes, c.lagAge, c.topicMessages, c.topicBytes,
+		c.inFlightRows, c.lagBytes, c.lagAge, c.topicMessages, c.topicBytes, c.skipped,
 	} {
 		out <- d
 	}
@@ -106,6 +108,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.rows, s.Rows)
 	counter(c.bytes, s.Bytes)
 	counter(c.sessions, s.Sessions)
+	counter(c.skipped, s.Skipped)
 	gauge(c.unacked, s.Waiting.Seconds())
 	gauge(c.inFlight, float64(s.InFlightBytes))
 	gauge(c.inFlightRows, float64(s.InFlightRows))

@@ -30,7 +30,7 @@ Examples:
 
 ` + exitCodes,
 		HideHelpCommand: true,
-		Flags:           slices.Concat(databaseFlags(), mappingFlags(), brokerFlags(), streamFlags(), logFlags()),
+		Flags:           slices.Concat(databaseFlags(), mappingFlags(), brokerFlags(), errorFlags(), streamFlags(), logFlags()),
 		OnUsageError:    badFlag,
 		Action:          p.stream,
 	}

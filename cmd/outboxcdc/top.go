@@ -146,6 +146,9 @@ func topText(now *live) string {
 		fmt.Fprintf(&out, "  %-28s %s, %s\n", "log kept for the slot", sized(uint64(max(0, now.RetainedBytes))), left)
 	}
 	fmt.Fprintf(&out, "  %-28s %d, in %d sessions\n", "rows since the start", now.Rows, now.Sessions)
+	if now.SkippedRows > 0 {
+		fmt.Fprintf(&out, "  %-28s %d\n", "rows skipped", now.SkippedRows)
+	}
 	for i, past := range now.Errors {
 		if i == 0 {
 			out.WriteString("\n  sessions that broke\n")

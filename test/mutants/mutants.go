@@ -122,7 +122,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "send: a batch is let go of before its acks",
-		file: "pipeline/pipeline.go", old: "\tif err := s.sink.Send(ctx, messages, ack); err != nil {", new: "\tbatch.Release()\n\tif err := s.sink.Send(ctx, messages, ack); err != nil {",
+		file: "pipeline/pipeline.go", old: "\tif err := s.send(ctx, batch, messages, ack); err != nil {", new: "\tbatch.Release()\n\tif err := s.send(ctx, batch, messages, ack); err != nil {",
 		pkg: "./pipeline", test: simulation,
 	},
 	{
