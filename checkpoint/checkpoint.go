@@ -29,23 +29,25 @@ type Position struct {
 	Time time.Time // when it was saved, for people
 
 	// Delivered says in terms of transactions what LSN says in terms of the log. It
-	// is older than LSN, and zero when none is known.
+	// shows less than that, or the same, and is zero when none is known.
 	Delivered Snapshot
 }
 
-// Snapshot is a moment of the database as its transactions see it. The snapshot was
-// taken before the position: whatever is visible in it has its commit record before
-// At (xact.c, CommitTransaction: the record is written first, and only then does the
-// transaction become visible). So once everything up to At is with the broker, every
-// row of a transaction that is visible in it is, too. The reverse does not hold: what
-// it does not show may have been delivered since.
+// Snapshot is a set of transactions, as a snapshot of the database shows one. Whatever
+// is visible in it has its commit record before At. So once everything up to At is with
+// the broker, every row of a transaction that is visible in it is, too. The reverse does
+// not hold: what it does not show may have been delivered.
+//
+// The server gives one that was taken before At (xact.c, CommitTransaction: the record
+// is written first, and only then does the transaction become visible). A stream adds
+// to it the transactions that the log named up to its saved position; see Visible.
 //
 // It means nothing in another cluster, nor behind the switch to another timeline
 // that lies before At: numbers of transactions are given out again there.
 type Snapshot struct {
 	Text string    // a pg_snapshot as Postgres prints it, xmin:xmax:xip,…
-	At   wal.LSN   // a position of the log that was taken after the snapshot
-	Time time.Time // when, by our clock
+	At   wal.LSN   // a position of the log that is behind every commit in it
+	Time time.Time // when it was taken or made, by our clock
 }
 
 // Known says whether there is a snapshot.

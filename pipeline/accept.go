@@ -59,13 +59,17 @@ func (r *Runner) accept(ctx context.Context, conn *wal.Conn, e evidence, v Verdi
 	if position.Delivered, err = r.carry(ctx, e, position.LSN); err != nil {
 		return position, err
 	}
+	carried := position.Delivered
 	gap := checkpoint.Gap{
-		From: v.From, To: v.To, Before: position.Delivered,
+		From: v.From, To: v.To, Before: carried,
 		After:  checkpoint.Snapshot{Text: sample.Snapshot, At: sample.At, Time: sample.Time},
 		Reason: string(v.Kind) + ": " + v.Sentence,
 	}
 	if gap.To == 0 {
 		gap.To = e.slot.Confirmed
+	}
+	if !carried.Known() {
+		position.Delivered = e.confirmed(position)
 	}
 	if err := historian.Replace(ctx, checkpoint.Entry{Position: position, Gap: gap}); err != nil {
 		return position, fmt.Errorf("record the accepted gap: %w", err)
@@ -82,6 +86,17 @@ func (r *Runner) positionAt(e evidence, lsn wal.LSN) checkpoint.Position {
 		Slot: r.config.Wal.Slot, System: e.identity.System, Timeline: e.identity.Timeline, Database: e.identity.Database,
 		LSN: lsn, Time: time.Now().UTC(),
 	}
+}
+
+// confirmed says in terms of transactions what the slot says of itself: what had ended
+// before a place that it has confirmed is not in its stream any more. So there is a
+// snapshot from the very start. It shows what was there before the slot too, which is
+// noted as unsure (register).
+func (e evidence) confirmed(position checkpoint.Position) (none checkpoint.Snapshot) {
+	if e.slot == nil || e.slot.Horizon == 0 || e.slot.Confirmed > position.LSN {
+		return none
+	}
+	return checkpoint.Snapshot{Text: fmt.Sprintf("%d:%[1]d:", e.slot.Horizon), At: position.LSN, Time: position.Time}
 }
 
 // carry gives the newest snapshot of the past that still holds: what is visible in it

@@ -326,6 +326,9 @@ func (r *Runner) anchor(ctx context.Context, e evidence, verdict Verdict) (check
 	if position.Delivered, err = r.carry(ctx, e, position.LSN); err != nil {
 		return position, err
 	}
+	if !position.Delivered.Known() {
+		position.Delivered = e.confirmed(position)
+	}
 	if err := r.store.Save(ctx, position); err != nil {
 		return position, fmt.Errorf("save the start of slot %s: %w", position.Slot, err)
 	}
@@ -422,6 +425,9 @@ func (r *Runner) watch(ctx context.Context, stream *wal.Stream, keeper *saver) e
 	})
 	if cause := context.Cause(watching); fault.Classify(cause) == fault.Operator {
 		return cause
+	}
+	if fault.Classify(err) == fault.Operator {
+		keeper.delivered.distrusted.Store(true)
 	}
 	return err
 }

@@ -218,6 +218,7 @@ func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []
 	failpoint.Pass(failpoint.AfterReceive)
 	messages, end, bad := s.translate(ctx, batch, messages)
 	s.seen.sent(batch, messages)
+	s.saver.delivered.sent.add(batch.Rows)
 	batch.Hold()
 	n, committed := len(messages), oldest(batch)
 	ticket := s.tracker.Begin(end, n, func() {

@@ -142,6 +142,11 @@ func (r *recovery) delivered(ctx context.Context) (checkpoint.Snapshot, error) {
 		if err != nil {
 			return checkpoint.Snapshot{}, err
 		}
+		// What is saved may not be settled; the history is. A slot that is sound is made
+		// anew since rows were written past its stream.
+		if settled := r.e.saved.Delivered.At < r.e.saved.LSN; r.config.Anew && !settled && len(kept) > 0 {
+			entries = nil
+		}
 		entries = append(entries, kept...)
 	}
 	switches, err := r.e.history()

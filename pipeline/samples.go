@@ -75,5 +75,5 @@ func (s *saver) offer(sample wal.Sample) {
 	if sample.System != s.system || sample.Timeline != s.timeline {
 		return
 	}
-	s.samples.offer(checkpoint.Snapshot{Text: sample.Snapshot, At: sample.At, Time: sample.Time})
+	s.delivered.samples.offer(checkpoint.Snapshot{Text: sample.Snapshot, At: sample.At, Time: sample.Time})
 }

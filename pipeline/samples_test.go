@@ -35,39 +35,39 @@ func TestASnapshotIsDeliveredOnceTheMarkHasPassedIt(t *testing.T) {
 	s.offer(sampleAt(0x1101)) // the commit of the second begins behind the first
 	s.offer(sampleAt(0x1200))
 	s.offer(sampleAt(0x1300))
-	for _, step := range []struct {
-		ack  func(error)
-		want wal.LSN
-	}{{second.Ack, 0}, {first.Ack, 0x1200}} {
-		step.ack(nil)
+	saved := func(want string, mark wal.LSN) {
+		t.Helper()
 		if err := s.save(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		got, err := store.Load(t.Context())
-		if err != nil || got.Delivered.At != step.want {
-			t.Errorf("saved at mark %v: a snapshot of %v, %v, want %v", s.tracker.Mark().LSN, got.Delivered.At, err, step.want)
+		if err != nil || got.Delivered.Text != want || got.LSN != mark {
+			t.Errorf("saved %v with the snapshot %q, %v, want %v with %q", got.LSN, got.Delivered.Text, err, mark, want)
+		}
+		if want != "" && got.Delivered.At != mark {
+			t.Errorf("the snapshot saved with %v is said to be of %v", mark, got.Delivered.At)
 		}
 	}
+	second.Ack(nil)
+	saved("", 0x1000)
+	first.Ack(nil)
+	saved("4608:4608:", 0x1200)
 	s.tracker.Begin(0x12FF, 1, nil).Ack(nil)
-	if err := s.save(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got, _ := store.Load(t.Context()); got.LSN != 0x12FF || got.Delivered.At != 0x1200 {
-		t.Errorf("saved %v with a snapshot of %v, want the one before stays", got.LSN, got.Delivered.At)
-	}
+	saved("4608:4608:", 0x12FF)
 }
 
 // A save writes log and changes the next snapshot: neither may call for another save.
-func TestAnIdleStreamSavesASnapshotOfItsRowsAndNoOther(t *testing.T) {
+func TestAnIdleStreamSavesWithItsRowsAndNotAgain(t *testing.T) {
 	s, store := savingTo(t)
 	now := time.Unix(1000, 0)
 	s.at = now
 	var at []wal.LSN
-	turn := func(end wal.LSN, rows int) {
+	turn := func(end wal.LSN, rows ...wal.Row) {
 		t.Helper()
 		now = now.Add(10 * time.Second)
-		s.offer(sampleAt(end - 8))
-		ticket := s.tracker.Begin(end, rows, nil)
+		s.offer(sampleAt(end - 0x80))
+		s.delivered.sent.add(rows)
+		ticket := s.tracker.Begin(end, len(rows), nil)
 		for range rows {
 			ticket.Ack(nil)
 		}
@@ -82,16 +82,23 @@ func TestAnIdleStreamSavesASnapshotOfItsRowsAndNoOther(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		at = append(at, got.Delivered.At)
+		at = append(at, got.LSN)
 	}
-	turn(0x1100, 0) // shows what was saved before this session
-	turn(0x1200, 0)
-	turn(0x1300, 1)
+	turn(0x1100) // shows what was saved before this session
+	turn(0x1200)
+	turn(0x1300, wal.Row{Commit: 0x12F0, XID: 0x12F0})
 	for end := wal.LSN(0x1400); end < 0x1400+500*0x80; end += 0x80 { // what our own saves write
-		turn(end, 0)
+		turn(end)
 	}
-	if want := []wal.LSN{0x10F8, 0x12F8, 0x13F8}; fmt.Sprint(at) != fmt.Sprint(want) {
-		t.Errorf("saved snapshots of %v, want %v", at, want)
+	if want := []wal.LSN{0x1100, 0x1300}; fmt.Sprint(at) != fmt.Sprint(want) {
+		t.Errorf("saved at %v, want %v", at, want)
+	}
+	turn(0x20000, wal.Row{Commit: 0x1FFF0, XID: 0x21780}) // behind more others than are listed
+	turn(0x20100)
+	turn(0x20900)
+	turn(0x20A00)
+	if want := []wal.LSN{0x1100, 0x1300, 0x20000, 0x20900}; fmt.Sprint(at) != fmt.Sprint(want) {
+		t.Errorf("with a transaction that only a snapshot can show: saved at %v, want %v", at, want)
 	}
 }
 
@@ -106,7 +113,8 @@ func TestASnapshotOfAnotherServerIsNotTaken(t *testing.T) {
 		other := sampleAt(0x1100)
 		change(&other)
 		s.offer(other)
-		if got := s.delivered(0x2000); got.Known() {
+		s.delivered.pass(0x2000)
+		if got := s.delivered.upTo(0x2000, time.Now()); got.Known() {
 			t.Errorf("%s: %+v counts as delivered", name, got)
 		}
 	}

@@ -34,13 +34,13 @@ type saver struct {
 
 	system   string // whose log this is
 	timeline uint32
-	samples  samples // snapshots that the mark has not passed
+
+	delivered delivered // in terms of transactions
 
 	shown atomic.Pointer[checkpoint.Position] // what is saved, for others
 
 	position checkpoint.Position // what is saved
 	rows     uint64              // acked up to there in this session
-	rowsEnd  wal.LSN             // where the last of them end, so that a snapshot of there shows them
 	at       time.Time           // of the last save
 	kept     *time.Time          // of the last entry of the history, of all sessions
 
@@ -51,18 +51,32 @@ type saver struct {
 
 func newSaver(store checkpoint.Store, position checkpoint.Position, interval time.Duration) *saver {
 	s := &saver{
-		store: store, system: position.System, timeline: position.Timeline, position: position, rowsEnd: position.LSN, interval: interval,
+		store: store, system: position.System, timeline: position.Timeline, position: position, interval: interval,
 		idle: idleInterval, idleStride: 1, kept: new(time.Time),
 	}
-	s.shown.Store(&position)
+	s.delivered.begin(position)
+	s.show()
 	if quiet, ok := store.(checkpoint.Quiet); ok {
 		s.idle, s.idleStride = quiet.IdleInterval(), quietStrideBytes
 	}
 	return s
 }
 
-// durable is what is saved; any goroutine may ask.
+// durable is what is saved, with what is settled of what was delivered; any goroutine
+// may ask.
 func (s *saver) durable() checkpoint.Position { return *s.shown.Load() }
+
+func (s *saver) show() {
+	settled := s.settled()
+	s.shown.Store(&settled)
+}
+
+// settled is what is saved, without what the watch has not looked behind.
+func (s *saver) settled() checkpoint.Position {
+	p := s.position
+	p.Delivered = s.delivered.settled
+	return p
+}
 
 // run saves in the rhythm of interval until ctx ends, which is no error.
 func (s *saver) run(ctx context.Context) error {
@@ -89,30 +103,23 @@ func (s *saver) run(ctx context.Context) error {
 }
 
 // due says whether the mark is worth a save now: rows always are, idle log in
-// strides. So is a snapshot that shows rows as delivered which the saved one does
-// not; another one is not, because a save is a transaction too and makes the next
-// snapshot another, and an idle database would be kept awake by itself.
+// strides. So is a snapshot that shows rows as delivered which what is saved does not;
+// another one is not, because a save is a transaction too and makes the next snapshot
+// another, and an idle database would be kept awake by itself.
 func (s *saver) due(mark checkpoint.Mark, now time.Time) bool {
+	lacked := s.delivered.lacks != 0
+	s.delivered.pass(mark.LSN)
 	stride := mark.LSN - s.position.LSN
 	switch {
 	case mark.LSN < s.position.LSN:
 		return false
 	case mark.Rows > s.rows, stride >= urgentStrideBytes:
 		return true
-	case s.position.Delivered.At < s.rowsEnd && s.delivered(mark.LSN).At >= s.rowsEnd:
+	case lacked && s.delivered.lacks == 0:
 		return true
 	default:
 		return stride >= s.idleStride && now.Sub(s.at) >= s.idle
 	}
-}
-
-// delivered is the newest snapshot that the mark has passed: one of this session, or
-// the saved one.
-func (s *saver) delivered(mark wal.LSN) checkpoint.Snapshot {
-	if newest, ok := s.samples.passed(mark); ok && newest.At >= s.position.Delivered.At {
-		return newest
-	}
-	return s.position.Delivered
 }
 
 // save saves and confirms the mark when it is ahead of what is saved, or a snapshot
@@ -122,21 +129,19 @@ func (s *saver) save(ctx context.Context) error {
 		return nil
 	}
 	mark := s.tracker.Mark()
+	s.delivered.pass(mark.LSN)
 	next := s.position
-	next.Delivered = s.delivered(mark.LSN)
-	if mark.LSN < s.position.LSN || mark.LSN == s.position.LSN && next.Delivered == s.position.Delivered {
+	next.LSN, next.Time = mark.LSN, time.Now().UTC()
+	next.Delivered = s.delivered.upTo(mark.LSN, next.Time)
+	if mark.LSN < s.position.LSN || mark.LSN == s.position.LSN && next.Delivered.Text == s.position.Delivered.Text {
 		return nil
 	}
-	next.LSN, next.Time = mark.LSN, time.Now().UTC()
 	if err := s.store.Save(ctx, next); err != nil {
 		return explainSave(mark.LSN, err)
 	}
 	failpoint.Pass(failpoint.AfterSave)
-	if mark.Rows > s.rows {
-		s.rowsEnd = mark.LSN
-	}
 	s.position, s.rows, s.at = next, mark.Rows, time.Now()
-	s.shown.Store(&next)
+	s.show()
 	s.seen.saved.Store(uint64(mark.LSN))
 	s.confirm(mark.LSN)
 	s.seen.confirmed.Store(uint64(mark.LSN))
@@ -155,7 +160,7 @@ func (s *saver) keep(ctx context.Context, now time.Time) error {
 	if !ok || now.Sub(*s.kept) < checkpoint.HistoryInterval {
 		return nil
 	}
-	if err := historian.Keep(ctx, checkpoint.Entry{Position: s.position}); err != nil {
+	if err := historian.Keep(ctx, checkpoint.Entry{Position: s.settled()}); err != nil {
 		return fmt.Errorf("add %v to the history: %w", s.position.LSN, err)
 	}
 	*s.kept = now

@@ -87,6 +87,7 @@ func (r *Runner) takeOver(ctx context.Context, conn *wal.Conn) (checkpoint.Posit
 		return checkpoint.Position{}, fault.NewOperator(errors.New("this checkpoint store cannot replace a position"), "use another one with --checkpoint")
 	}
 	position := r.positionAt(e, e.slot.Confirmed)
+	position.Delivered = e.confirmed(position)
 	if err := historian.Replace(ctx, checkpoint.Entry{Position: position}); err != nil {
 		return position, fmt.Errorf("save where slot %s stands: %w", position.Slot, err)
 	}

@@ -73,6 +73,13 @@ type Slot struct {
 
 	RetainedBytes int64 // log kept because of this slot
 	SafeBytes     int64 // log that may still be written before it is in danger; -1 when not limited
+
+	// Horizon is the slot's catalog_xmin with the epoch; 0 when there is none. Every
+	// transaction below it had ended before a place in the log that the slot has
+	// confirmed: it is the oldest one that ran at such a place (snapbuild.c,
+	// SnapBuildProcessRunningXacts), and a slot is not made at one where an older ran
+	// (SnapBuildFindSnapshot, "xmin horizon too low").
+	Horizon uint64
 }
 
 // Identity says which log this is. Two servers with one System share a past;

@@ -39,6 +39,7 @@ type slotRow struct {
 	Failover      bool     `json:"failover"`
 	Synced        bool     `json:"synced"`
 	RetainedBytes int64    `json:"retained_bytes"`
+	Horizon       uint64   `json:"horizon"`
 }
 
 func (r slotRow) slot() Slot {
@@ -46,7 +47,7 @@ func (r slotRow) slot() Slot {
 		Name: r.Name, Plugin: r.Plugin, Type: r.Type, Database: r.Database, Temporary: r.Temporary,
 		Active: r.Active, ActivePID: r.ActivePID, Restart: LSN(r.Restart), Confirmed: LSN(r.Confirmed),
 		WALStatus: r.WALStatus, Reason: r.Reason, TwoPhase: r.TwoPhase, Failover: r.Failover, Synced: r.Synced,
-		RetainedBytes: r.RetainedBytes, SafeBytes: -1,
+		RetainedBytes: r.RetainedBytes, SafeBytes: -1, Horizon: r.Horizon,
 	}
 	if r.SafeBytes != nil {
 		s.SafeBytes = *r.SafeBytes
@@ -72,10 +73,14 @@ func (s Slot) LostReason() string {
 // endOfLog is SQL for the end of the log, on a standby of what it has replayed.
 const endOfLog = `CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END`
 
+// slotSQL gives catalog_xmin its epoch: it is older than the next number by less than
+// half of all numbers without one.
 func slotSQL(name string) string {
 	return fmt.Sprintf(`SELECT row_to_json(t)::text FROM (
-		SELECT s.*, greatest(0, pg_wal_lsn_diff(%s, s.restart_lsn))::bigint AS retained_bytes
-		FROM pg_replication_slots s WHERE s.slot_name = %s) t`, endOfLog, quoteText(name))
+		SELECT s.*, greatest(0, pg_wal_lsn_diff(%s, s.restart_lsn))::bigint AS retained_bytes,
+			coalesce(n.next - ((n.next - s.catalog_xmin::text::bigint) & 4294967295), 0) AS horizon
+		FROM pg_replication_slots s, (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next) n
+		WHERE s.slot_name = %s) t`, endOfLog, quoteText(name))
 }
 
 // Slot reads the state of the slot; ok is false when there is no slot of that

@@ -55,10 +55,10 @@ func TestPositionsInJSONAreReadStrictly(t *testing.T) {
 
 func TestSlotRowOfEveryMajorIsRead(t *testing.T) {
 	const common = `"slot_name":"s","plugin":"pgoutput","slot_type":"logical","database":"d","temporary":false,
-		"restart_lsn":"0/1","confirmed_flush_lsn":"0/2","wal_status":"reserved","retained_bytes":3`
+		"restart_lsn":"0/1","confirmed_flush_lsn":"0/2","wal_status":"reserved","retained_bytes":3,"horizon":4294967299`
 	base := Slot{
 		Name: "s", Plugin: "pgoutput", Type: "logical", Database: "d", Restart: 1, Confirmed: 2,
-		WALStatus: "reserved", RetainedBytes: 3, SafeBytes: -1,
+		WALStatus: "reserved", RetainedBytes: 3, SafeBytes: -1, Horizon: 1<<32 + 3,
 	}
 	with := func(change func(*Slot)) Slot {
 		s := base

@@ -39,8 +39,38 @@ var stateMutants = []mutant{
 	},
 	{
 		name: "snapshot: an idle stream saves every one",
-		file: "pipeline/saver.go", old: "case s.position.Delivered.At < s.rowsEnd && s.delivered(mark.LSN).At >= s.rowsEnd:", new: "case s.delivered(mark.LSN) != s.position.Delivered:",
-		pkg: "./pipeline", test: "TestAnIdleStreamSavesASnapshotOfItsRowsAndNoOther",
+		file: "pipeline/saver.go", old: "case lacked && s.delivered.lacks == 0:", new: "case lacked || s.delivered.visible.Text() != s.position.Delivered.Text:",
+		pkg: "./pipeline", test: "TestAnIdleStreamSavesWithItsRowsAndNotAgain",
+	},
+	{
+		name: "snapshot: a transaction counts when it is sent, not when the mark has passed it",
+		file: "pipeline/delivered.go", old: "t.waiting[n].commit < mark", new: "t.waiting[n].commit < mark+0x80",
+		pkg: "./pipeline", test: "TestWhatIsSavedShowsTheTransactionsUpToThePositionAndNoOthers",
+	},
+	{
+		name: "snapshot: transactions between two snapshots are not added",
+		file: "pipeline/pipeline.go", old: "\ts.saver.delivered.sent.add(batch.Rows)\n", new: "",
+		pkg: "./test", test: "TestARecoveryUnderLoadMissesNothingAndDoublesOnlyWhatWasInFlight",
+	},
+	{
+		name: "snapshot: a transaction that is added brings those before it along",
+		file: "checkpoint/visible.go", old: "\tfor ; v.next < full; v.next++ {\n\t\tv.open = append(v.open, v.next)\n\t}\n", new: "\tv.next = full\n",
+		pkg: "./checkpoint", test: "TestTheSetIsWhatWasJoinedAndAdded",
+	},
+	{
+		name: "snapshot: what the watch has not looked behind is saved although it found fault",
+		file: "pipeline/delivered.go", old: " || d.distrusted.Load() {", new: " {",
+		pkg: "./pipeline", test: "TestWhatIsNotSettledIsNeitherKeptNorSweptNorSavedOnceTheWatchFindsFault",
+	},
+	{
+		name: "snapshot: rows are swept by what the watch has not looked behind",
+		file: "pipeline/saver.go", old: "\tsettled := s.settled()\n", new: "\tsettled := s.position\n",
+		pkg: "./pipeline", test: "TestWhatIsNotSettledIsNeitherKeptNorSweptNorSavedOnceTheWatchFindsFault",
+	},
+	{
+		name: "snapshot: none is known until the first was delivered",
+		file: "pipeline/accept.go", old: "if e.slot == nil || e.slot.Horizon == 0 ||", new: "if true || e.slot == nil ||",
+		pkg: "./test", test: "TestASlotThatIsLostBeforeAnythingWasDeliveredIsRecovered",
 	},
 	{
 		name: "snapshot: that of another server is taken",
