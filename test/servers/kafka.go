@@ -14,13 +14,14 @@ import (
 )
 
 // KafkaServer is a running Apache Kafka: one node that is broker and controller
-// (KRaft), without TLS or authentication.
+// (KRaft). Its first listener, which tests go to, has neither TLS nor authentication.
 type KafkaServer struct {
-	machine machine
-	brokers []string
-	cluster string // the cluster id, empty when it was given
-	dataDir string // empty when the server is not an embedded one
-	shared  bool   // several tests use it, so none may disturb it
+	machine   machine
+	brokers   []string
+	listeners map[string]string // addresses of further ones, by their names
+	cluster   string            // the cluster id, empty when it was given
+	dataDir   string            // empty when the server is not an embedded one
+	shared    bool              // several tests use it, so none may disturb it
 }
 
 // StartKafka runs a Kafka for a program that is not a test. Close ends it.
@@ -28,7 +29,7 @@ func StartKafka(ctx context.Context, c Config) (*KafkaServer, error) {
 	if text := os.Getenv(EnvKafkaBrokers); text != "" {
 		return givenKafka(ctx, text, c)
 	}
-	if dockerAnswers() {
+	if dockerAnswers() && len(c.Listeners) == 0 {
 		return retried(func() (*KafkaServer, error) { return dockerKafka(ctx, c) })
 	}
 	k, err := embeddedKafka(ctx, c)
@@ -40,7 +41,7 @@ func StartKafka(ctx context.Context, c Config) (*KafkaServer, error) {
 
 // givenKafka takes the brokers that the environment names.
 func givenKafka(ctx context.Context, text string, c Config) (*KafkaServer, error) {
-	if len(c.Settings) > 0 {
+	if len(c.Settings)+len(c.Listeners) > 0 {
 		return nil, fmt.Errorf("this test wants a Kafka with settings of its own, which the one that %s names need not have; unset the variable", EnvKafkaBrokers)
 	}
 	k := &KafkaServer{machine: given{EnvKafkaBrokers}, brokers: strings.Split(text, ","), shared: true}
@@ -85,6 +86,9 @@ func (k *KafkaServer) Close() error { return k.machine.remove() }
 
 // Bootstrap is the addresses that a client starts from.
 func (k *KafkaServer) Bootstrap() []string { return append([]string(nil), k.brokers...) }
+
+// Listener is the address of a further listener.
+func (k *KafkaServer) Listener(name string) string { return k.listeners[name] }
 
 // Log is the end of the server's log.
 func (k *KafkaServer) Log() string { return k.machine.log() }

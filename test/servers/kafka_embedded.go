@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,14 +82,20 @@ func mavenJars(ctx context.Context, what string, list []byte, c Config) (string,
 
 // runKafka formats a directory and starts a broker on it.
 func runKafka(ctx context.Context, java, jars string, c Config) (*KafkaServer, error) {
-	place, err := newPlace(ctx, 2)
+	place, err := newPlace(ctx, 2+len(c.Listeners))
 	if err != nil {
 		return nil, err
 	}
 	address, controller := loopback(place.ports[0]), loopback(place.ports[1])
-	settings := c.over(merged(kafkaSettings(address, address, controller), map[string]string{
-		"log.dirs": place.path("data"),
-	}))
+	base := merged(kafkaSettings(address, address, controller), map[string]string{"log.dirs": place.path("data")})
+	listeners := map[string]string{}
+	for i, name := range slices.Sorted(maps.Keys(c.Listeners)) {
+		listeners[name] = loopback(place.ports[2+i])
+		base["listeners"] += "," + name + "://" + listeners[name]
+		base["advertised.listeners"] += "," + name + "://" + listeners[name]
+		base["listener.security.protocol.map"] += "," + name + ":" + c.Listeners[name]
+	}
+	settings := c.over(base)
 	cluster := newClusterID()
 	command := kafkaCommand(place, java, jars, c.jvm()...)
 	if err := formatKafka(ctx, place, cluster, command, settings); err != nil {
@@ -97,7 +104,7 @@ func runKafka(ctx context.Context, java, jars string, c Config) (*KafkaServer, e
 	m := newProcess(place, syscall.SIGKILL, func() *exec.Cmd {
 		return command(context.Background(), "kafka.Kafka", place.path("server.properties"))
 	})
-	k := &KafkaServer{machine: m, brokers: []string{address}, cluster: cluster, dataDir: place.path("data")}
+	k := &KafkaServer{machine: m, brokers: []string{address}, listeners: listeners, cluster: cluster, dataDir: place.path("data")}
 	if err := up(ctx, m, k.ready); err != nil {
 		return nil, errors.Join(err, m.remove())
 	}

@@ -54,6 +54,10 @@ type Config struct {
 	// Settings go to the server's configuration file, over our own.
 	Settings map[string]string
 
+	// Listeners are further ones of a Kafka, by the protocol that each speaks, such as
+	// SASL_SSL. A Kafka that has them is an embedded one.
+	Listeners map[string]string
+
 	// Steady asks for a Kafka that runs fast, for measurements, rather than one that
 	// starts fast.
 	Steady bool
@@ -77,9 +81,16 @@ func Setting(name, value string) Option {
 	return func(c *Config) { c.Settings[name] = value }
 }
 
+// Listener gives a Kafka a further listener, whose address is KafkaServer.Listener's.
+// What it needs, such as a certificate, is set with Setting under its name in small
+// letters: listener.name.mtls.ssl.client.auth.
+func Listener(name, protocol string) Option {
+	return func(c *Config) { c.Listeners[name] = protocol }
+}
+
 // newConfig is the Config that the options make.
 func newConfig(opts []Option) Config {
-	c := Config{Settings: map[string]string{}}
+	c := Config{Settings: map[string]string{}, Listeners: map[string]string{}}
 	for _, opt := range opts {
 		opt(&c)
 	}
