@@ -100,7 +100,7 @@ func brokerError(err error) error {
 	}
 	switch {
 	case errors.Is(err, kerr.SaslAuthenticationFailed):
-		return fault.NewOperator(fmt.Errorf("log in to kafka: %w", err), "check sasl.username, sasl.password and sasl.mechanism")
+		return fault.NewOperator(fmt.Errorf("log in to kafka: %w", err), "check who we are and how we prove it: sasl.mechanism, sasl.username, sasl.password, or what stands for them")
 	case errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
 		return fault.NewOperator(fmt.Errorf("log in to kafka: %w", err), "the broker offers another sasl.mechanism, or none on this port")
 	case errors.Is(err, kerr.ClusterAuthorizationFailed):

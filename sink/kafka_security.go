@@ -22,8 +22,15 @@ type kafkaSecurity struct {
 	tls, sasl          bool
 	mechanism          string
 	username, password string
-	caFile, keyFile    string // PEM; empty means the system's authorities, and no certificate of our own
+	caFile, keyFile    string            // PEM; empty means the system's authorities, and no certificate of our own
+	jaas               map[string]string // options of sasl.jaas.config; what has a setting of its own is there instead
+	oauth              kafkaOAuth
 }
+
+const (
+	mechanismOAuth = "OAUTHBEARER"
+	mechanismIAM   = "AWS_MSK_IAM"
+)
 
 // errSASL has no value in it: any of them may be the password in the wrong place.
 func errSASL(problem, advice string) error {
@@ -47,28 +54,28 @@ func (s *kafkaSecurity) setProtocol(value string) error {
 
 func (s *kafkaSecurity) setMechanism(value string) error {
 	switch value {
-	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
+	case "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", mechanismOAuth, mechanismIAM:
 		s.mechanism = value
 		return nil
 	default:
-		return badValue("sasl.mechanism", "one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512")
+		return badValue("sasl.mechanism", "one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, AWS_MSK_IAM")
 	}
 }
 
-// setJAAS takes user and password out of the text that Java clients are given:
+// setJAAS takes the options out of the text that Java clients are given:
 //
 //	org.apache.kafka.common.security.plain.PlainLoginModule required username="u" password="p";
 func (s *kafkaSecurity) setJAAS(value string) error {
 	options, err := jaasOptions(value)
-	if err != nil {
-		return err
-	}
-	s.username, s.password = options["username"], options["password"]
-	return nil
+	s.jaas = options
+	return err
 }
 
 func jaasOptions(text string) (map[string]string, error) {
 	bad := badValue("sasl.jaas.config", `…LoginModule required username="…" password="…";`)
+	if !strings.Contains(text, "LoginModule") {
+		return nil, bad
+	}
 	options := make(map[string]string)
 	for {
 		name, rest, found := strings.Cut(text, `="`)
@@ -84,7 +91,7 @@ func jaasOptions(text string) (map[string]string, error) {
 		}
 		options[name], text = value, behind
 	}
-	if options["username"] == "" || options["password"] == "" {
+	if strings.Contains(text, "=") { // one without quotes
 		return nil, bad
 	}
 	return options, nil
@@ -105,24 +112,56 @@ func quoted(text string) (value, rest string, closed bool) {
 	return "", "", false
 }
 
-func (s *kafkaSecurity) validate() error {
-	named := s.mechanism != "" || s.username != "" || s.password != ""
+// complete takes from sasl.jaas.config what no setting of its own says, as Java clients
+// do, and gives what is wrong with all of them together.
+func (s *kafkaSecurity) complete() error {
+	orJAAS(&s.username, s.jaas["username"])
+	orJAAS(&s.password, s.jaas["password"])
+	orJAAS(&s.oauth.clientID, s.jaas["clientId"])
+	orJAAS(&s.oauth.clientSecret, s.jaas["clientSecret"])
+	orJAAS(&s.oauth.scope, s.jaas["scope"])
+	named := s.mechanism != "" || s.username != "" || s.password != "" || s.jaas != nil || s.oauth != (kafkaOAuth{})
 	switch {
 	case named && !s.sasl:
 		return errSASL("there are sasl settings, but security.protocol does not ask for SASL", "add security.protocol=SASL_SSL")
 	case s.sasl && s.mechanism == "":
 		return errSASL("security.protocol asks for SASL, but sasl.mechanism is missing", "add sasl.mechanism=SCRAM-SHA-512 or what the broker offers")
-	case s.sasl && (s.username == "" || s.password == ""):
-		return errSASL("security.protocol asks for SASL, but user or password is missing", "add sasl.username and sasl.password")
-	case !s.tls && (s.caFile != "" || s.keyFile != ""):
+	case !s.tls && (s.caFile != "" || s.keyFile != "") && s.oauth.endpoint == "":
 		return errSASL("there are ssl settings, but security.protocol does not ask for TLS", "add security.protocol=SSL")
+	case !s.sasl:
+		return nil
+	}
+	switch s.mechanism {
+	case mechanismOAuth:
+		return s.completeOAuth()
+	case mechanismIAM:
+		return s.completeIAM()
+	default:
+		return s.completePassword()
+	}
+}
+
+func orJAAS(into *string, value string) {
+	if *into == "" {
+		*into = value
+	}
+}
+
+func (s *kafkaSecurity) completePassword() error {
+	switch {
+	case s.username == "" || s.password == "":
+		return errSASL("security.protocol asks for SASL, but user or password is missing", "add sasl.username and sasl.password")
+	case s.oauth != (kafkaOAuth{}):
+		return errSASL("there are sasl.oauthbearer settings, but sasl.mechanism is another one", "add sasl.mechanism=OAUTHBEARER or leave them out")
 	default:
 		return nil
 	}
 }
 
-// clear says that the password travels readable.
-func (s *kafkaSecurity) clear() bool { return s.sasl && !s.tls && s.mechanism == "PLAIN" }
+// clear says that what lets us in travels readable, and lets in who reads it.
+func (s *kafkaSecurity) clear() bool {
+	return s.sasl && !s.tls && (s.mechanism == "PLAIN" || s.mechanism == mechanismOAuth)
+}
 
 func (s *kafkaSecurity) mechanisms() []sasl.Mechanism {
 	if !s.sasl {
@@ -133,6 +172,10 @@ func (s *kafkaSecurity) mechanisms() []sasl.Mechanism {
 		return []sasl.Mechanism{scram.Auth{User: s.username, Pass: s.password}.AsSha256Mechanism()}
 	case "SCRAM-SHA-512":
 		return []sasl.Mechanism{scram.Auth{User: s.username, Pass: s.password}.AsSha512Mechanism()}
+	case mechanismOAuth:
+		return []sasl.Mechanism{s.oauthMechanism()}
+	case mechanismIAM:
+		return []sasl.Mechanism{s.iamMechanism()}
 	default:
 		return []sasl.Mechanism{plain.Auth{User: s.username, Pass: s.password}.AsMechanism()}
 	}

@@ -63,13 +63,17 @@ var kafkaSetters = map[string]func(s *kafkaSettings, value string) error{ //noli
 	"max.request.size":   setMaxRequest,
 	"request.timeout.ms": setRequestTimeout,
 
-	"security.protocol":       func(s *kafkaSettings, v string) error { return s.security.setProtocol(v) },
-	"sasl.jaas.config":        func(s *kafkaSettings, v string) error { return s.security.setJAAS(v) },
-	"sasl.mechanism":          func(s *kafkaSettings, v string) error { return s.security.setMechanism(v) },
-	"sasl.password":           func(s *kafkaSettings, v string) error { s.security.password = v; return nil },
-	"sasl.username":           func(s *kafkaSettings, v string) error { s.security.username = v; return nil },
-	"ssl.keystore.location":   func(s *kafkaSettings, v string) error { s.security.keyFile = v; return nil },
-	"ssl.truststore.location": func(s *kafkaSettings, v string) error { s.security.caFile = v; return nil },
+	"security.protocol": func(s *kafkaSettings, v string) error { return s.security.setProtocol(v) },
+	"sasl.jaas.config":  func(s *kafkaSettings, v string) error { return s.security.setJAAS(v) },
+	"sasl.mechanism":    func(s *kafkaSettings, v string) error { return s.security.setMechanism(v) },
+	"sasl.oauthbearer.client.credentials.client.id":     func(s *kafkaSettings, v string) error { s.security.oauth.clientID = v; return nil },
+	"sasl.oauthbearer.client.credentials.client.secret": func(s *kafkaSettings, v string) error { s.security.oauth.clientSecret = v; return nil },
+	"sasl.oauthbearer.scope":                            func(s *kafkaSettings, v string) error { s.security.oauth.scope = v; return nil },
+	"sasl.oauthbearer.token.endpoint.url":               func(s *kafkaSettings, v string) error { s.security.oauth.endpoint = v; return nil },
+	"sasl.password":                                     func(s *kafkaSettings, v string) error { s.security.password = v; return nil },
+	"sasl.username":                                     func(s *kafkaSettings, v string) error { s.security.username = v; return nil },
+	"ssl.keystore.location":                             func(s *kafkaSettings, v string) error { s.security.keyFile = v; return nil },
+	"ssl.truststore.location":                           func(s *kafkaSettings, v string) error { s.security.caFile = v; return nil },
 }
 
 // kafkaFixed are names of Kafka's that cannot be set here, and why.
@@ -104,7 +108,7 @@ func parseKafka(address, query string) (target, error) {
 	if err := kafkaKnows.read(s, query); err != nil {
 		return nil, err
 	}
-	if err := s.security.validate(); err != nil {
+	if err := s.security.complete(); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -24,6 +24,12 @@ func TestGoodURLsAreTaken(t *testing.T) {
 		"amqp://u:p%40ss%2Fword@h/my%2Fvhost?exchange=&routing_key={topic}&queue_type=classic",
 		"amqps://u@h:5671/v?exchange=ev.{topic}&routing_key={topic}.{key}&exchange_type=x-consistent-hash&heartbeat=30&max_message_size=134217728",
 		"amqps://h?auth_mechanism=EXTERNAL&certfile=a.pem&keyfile=b.pem&cacertfile=c.pem",
+		"kafka://b?security.protocol=SASL_SSL&sasl.mechanism=AWS_MSK_IAM",
+		`kafka://b?security.protocol=SASL_SSL&sasl.mechanism=AWS_MSK_IAM&sasl.jaas.config=software.amazon.msk.auth.iam.IAMLoginModule%20required%20awsProfileName="dev";`,
+		"kafka://b?security.protocol=SASL_SSL&sasl.mechanism=OAUTHBEARER&sasl.oauthbearer.token.endpoint.url=file:///run/token",
+		"kafka://b?security.protocol=SASL_SSL&sasl.mechanism=OAUTHBEARER&sasl.oauthbearer.token.endpoint.url=https://idp/token&" +
+			"sasl.oauthbearer.client.credentials.client.id=u&sasl.oauthbearer.client.credentials.client.secret=p&sasl.oauthbearer.scope=a%20b",
+		`kafka://b?security.protocol=SASL_SSL&sasl.mechanism=OAUTHBEARER&sasl.oauthbearer.token.endpoint.url=http://127.0.0.1/t&sasl.jaas.config=x.OAuthBearerLoginModule%20required%20clientId="u"%20clientSecret="p"%20extension_pool="a";`,
 		`kafka://b?security.protocol=SASL_PLAINTEXT&sasl.mechanism=PLAIN&sasl.jaas.config=x.PlainLoginModule%20required%20username="u"%20password="p\"q";`,
 	} {
 		if err := sink.CheckURL(url); err != nil {
@@ -34,6 +40,12 @@ func TestGoodURLsAreTaken(t *testing.T) {
 
 // Each of the URLs carries the word s3cret, where a hurried person may put it.
 func TestBadURLsAreUsageErrorsThatNameThePartAndNoSecret(t *testing.T) {
+	const (
+		iam      = "kafka://b?security.protocol=SASL_SSL&sasl.mechanism=AWS_MSK_IAM"
+		oauth    = "kafka://b?security.protocol=SASL_SSL&sasl.mechanism=OAUTHBEARER"
+		endpoint = oauth + "&sasl.oauthbearer.token.endpoint.url="
+		client   = "&sasl.oauthbearer.client.credentials.client.id=u&sasl.oauthbearer.client.credentials.client.secret=s3cret"
+	)
 	const sasl = "security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.username=u&sasl.password=s3cret"
 	for url, want := range map[string]string{
 		"":                                         "want one of amqp://user:password@host:5672/vhost, amqps://user:password@host:5671/vhost, kafka://broker1:9092,broker2:9092, stdout://",
@@ -76,11 +88,27 @@ func TestBadURLsAreUsageErrorsThatNameThePartAndNoSecret(t *testing.T) {
 		"kafka://b?security.protocol=s3cret":       "security.protocol cannot be used: want one of PLAINTEXT",
 		"kafka://b?sasl.password=s3cret":           "add security.protocol=SASL_SSL",
 		"kafka://b?security.protocol=SASL_SSL":     "sasl.mechanism is missing",
-		"kafka://b?security.protocol=SASL_SSL&sasl.mechanism=s3cret":                                    "want one of PLAIN, SCRAM-SHA-256",
-		"kafka://b?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.password=s3cret":                "user or password is missing",
-		"kafka://b?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.jaas.config=s3cret":             "sasl.jaas.config",
-		`kafka://b?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.jaas.config=username="u"s3cret`: "sasl.jaas.config",
-		`kafka://b?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.jaas.config=password="s3cret`:   "sasl.jaas.config",
+		iam + "&sasl.username=s3cret":              "takes neither sasl.username",
+		"kafka://b?security.protocol=SASL_PLAINTEXT&sasl.mechanism=AWS_MSK_IAM": "over TLS alone",
+		"kafka://b?security.protocol=SASL_SSL&sasl.mechanism=PLAIN" + client:    "user or password is missing",
+		"kafka://b?" + sasl + client:                                            "sasl.mechanism is another one",
+		"kafka://b?" + client[1:]:                                               "add security.protocol=SASL_SSL",
+		oauth:                                                                   "token.endpoint.url is missing",
+		endpoint + "https://idp/t":                                              "the id or the secret",
+		endpoint + "http://idp/s3cret" + client:                                 "not encrypted",
+		endpoint + "http://127.0.0.1.s3cret.example/t" + client:                 "not encrypted",
+		endpoint + "https://u:s3cret@idp/t" + client:                            "without credentials",
+		endpoint + "ftp://s3cret/t" + client:                                    "want https://host/path",
+		endpoint + "file://s3cret/t":                                            "want https://host/path",
+		endpoint + "s3cret" + client:                                            "want https://host/path",
+		endpoint + `file:///t&sasl.jaas.config=x.OAuthBearerLoginModule%20required%20extension_auth="s3cret";`:     "other than auth",
+		endpoint + `file:///t&sasl.jaas.config=x.OAuthBearerLoginModule%20required%20extension_pool="s3cret%01b";`: "plain text",
+		iam + "&sasl.jaas.config=x.IAMLoginModule%20required%20awsProfileName=s3cret;":                             "sasl.jaas.config",
+		"kafka://b?security.protocol=SASL_SSL&sasl.mechanism=s3cret":                                               "want one of PLAIN, SCRAM-SHA-256",
+		"kafka://b?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.password=s3cret":                           "user or password is missing",
+		"kafka://b?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.jaas.config=s3cret":                        "sasl.jaas.config",
+		`kafka://b?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.jaas.config=username="u"s3cret`:            "sasl.jaas.config",
+		`kafka://b?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.jaas.config=password="s3cret`:              "sasl.jaas.config",
 		"amqp://":                                  "names no broker",
 		"amqp://u:s3cret@":                         "names no broker",
 		"amqp://u:s3cret@h:0":                      "broker 1 is not host:port",

@@ -2,16 +2,22 @@ package test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,6 +58,7 @@ func newSecureKafka(tb testing.TB) *secureKafka {
 		servers.Listener("CLEAR", "SASL_PLAINTEXT"),
 		servers.Setting("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER"),
 		servers.Setting("listener.name.mtls.ssl.client.auth", "required"),
+		servers.Setting("listener.name.sasl.oauthbearer.connections.max.reauth.ms", "3600000"), // or as long as the token is good for
 	}
 	for name, store := range stores {
 		protocol := "SSL"
@@ -157,7 +164,22 @@ func (k *secureKafka) entries(tb testing.TB) map[string]entry {
 	foreign := newAuthority(tb)
 	tlsOnly, trusted := "security.protocol=SSL", k.trusting()
 	soon, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
+	issuer := newIssuer(tb, k.ours, time.Hour)
+	withToken := func(settings ...string) []string {
+		return append([]string{"security.protocol=SASL_SSL", "sasl.mechanism=OAUTHBEARER", trusted}, settings...)
+	}
 	all := map[string]entry{
+		"OAUTHBEARER":                                  {"SASL", withToken(issuer.settings(kafkaSecret)...), fault.Stopped, ""},
+		"OAUTHBEARER, wrong secret":                    {"SASL", withToken(issuer.settings("wrong")...), fault.Operator, "status 401, invalid_client"},
+		"OAUTHBEARER, expired":                         {"SASL", withToken(newIssuer(tb, k.ours, -time.Hour).settings(kafkaSecret)...), fault.Operator, "sasl.mechanism"},
+		"OAUTHBEARER, an endpoint nobody knows":        {"SASL", withToken(newIssuer(tb, foreign, time.Hour).settings(kafkaSecret)...), fault.Operator, "ssl.truststore.location"},
+		"OAUTHBEARER, an endpoint that is away":        {"SASL", withToken(issuer.away().settings(kafkaSecret)...), fault.Transient, "token.endpoint.url"},
+		"OAUTHBEARER, from a file":                     {"SASL", withToken(tokenFile(tb, bearerToken(soon))), fault.Stopped, ""},
+		"OAUTHBEARER, from a file that nobody renewed": {"SASL", withToken(tokenFile(tb, bearerToken(past))), fault.Operator, "expired at"},
+		"OAUTHBEARER, in JAAS' form": {
+			"SASL", withToken(issuer.settings("")[0], "sasl.jaas.config="+jaas(`OAuthBearerLoginModule required clientId="`+kafkaUser+`" clientSecret="`+kafkaSecret+`" extension_logicalCluster="lkc-1";`)),
+			fault.Stopped, "",
+		},
 		"TLS":                                 {"TLS", []string{tlsOnly, trusted}, fault.Stopped, ""},
 		"TLS, an authority that nobody named": {"TLS", []string{tlsOnly}, fault.Operator, "ssl.truststore.location"},
 		"TLS, another authority":              {"TLS", []string{tlsOnly, "ssl.truststore.location=" + foreign.file}, fault.Operator, "ssl.truststore.location"},
@@ -196,6 +218,7 @@ func TestKafkaAndWeLearnWhoTheOtherIs(t *testing.T) {
 			})
 		}
 	})
+	t.Run("a token that expires", func(t *testing.T) { t.Parallel(); k.outlivesATokenInOneSession(t) })
 	t.Run("positions", func(t *testing.T) { t.Parallel(); k.keepsPositions(t) })
 	t.Run("command", func(t *testing.T) { t.Parallel(); k.refusesTheCommand(t) })
 }
@@ -280,4 +303,78 @@ func (k *secureKafka) refusesTheCommand(t *testing.T) {
 		t.Errorf("check ends with %d:\n%s%s", got.exit, got.out, got.errors)
 	}
 	wantNoSecret(t, got.out+got.errors, kafkaSecret, db.Server.Password())
+}
+
+// issuer gives out tokens over TLS, to who knows the secret.
+type issuer struct {
+	url   string
+	asked atomic.Int64
+}
+
+func newIssuer(tb testing.TB, a *authority, life time.Duration) *issuer {
+	tb.Helper()
+	i := &issuer{}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		i.asked.Add(1)
+		user, password, _ := r.BasicAuth()
+		if user != kafkaUser || password != kafkaSecret || r.FormValue("grant_type") != "client_credentials" || r.FormValue("scope") != "events" && r.FormValue("scope") != "" {
+			w.WriteHeader(http.StatusUnauthorized)
+			fmt.Fprintf(w, `{"error": "invalid_client", "error_description": "no %s here"}`, password) //nolint:errcheck // the test fails without it
+			return
+		}
+		fmt.Fprintf(w, `{"access_token": %q, "token_type": "Bearer", "expires_in": %d}`, bearerToken(time.Now().Add(life)), max(0, int(life.Seconds()))) //nolint:errcheck // as above
+	}))
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{a.sign(tb, &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "issuer"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	})}}
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // whoever does not trust it is the test
+	server.StartTLS()
+	tb.Cleanup(server.Close)
+	i.url = server.URL + "/token"
+	return i
+}
+
+func (i *issuer) away() *issuer { return &issuer{url: "https://127.0.0.1:1/token"} }
+
+func (i *issuer) settings(secret string) []string {
+	return []string{
+		"sasl.oauthbearer.token.endpoint.url=" + i.url, "sasl.oauthbearer.client.credentials.client.id=" + kafkaUser,
+		"sasl.oauthbearer.client.credentials.client.secret=" + strings.ReplaceAll(url.QueryEscape(secret), "+", "%20"), "sasl.oauthbearer.scope=events",
+	}
+}
+
+// bearerToken is an unsecured JWT (RFC 7519, 6), as Kafka's own validator for trials takes.
+func bearerToken(expires time.Time) string {
+	claims := fmt.Sprintf(`{"sub":%q,"scope":"events","iat":%d,"exp":%d}`, kafkaUser, expires.Add(-2*time.Hour).Unix(), expires.Unix())
+	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + "."
+}
+
+func tokenFile(tb testing.TB, token string) (setting string) {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "token")
+	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return "sasl.oauthbearer.token.endpoint.url=file://" + path
+}
+
+func jaas(text string) string { return strings.ReplaceAll(url.QueryEscape(text), "+", "%20") }
+
+// outlivesATokenInOneSession sends while tokens expire: the broker wants a new one before
+// that, and nothing fails.
+func (k *secureKafka) outlivesATokenInOneSession(t *testing.T) {
+	t.Helper()
+	const life = 6 * time.Second // a client of a token that lives for less asks all the time
+	i := newIssuer(t, k.ours, life)
+	settings := append([]string{"security.protocol=SASL_SSL", "sasl.mechanism=OAUTHBEARER", k.trusting()}, i.settings(kafkaSecret)...)
+	began := time.Now()
+	s := openSink(t, k.at("SASL", settings...), sink.Options{Topics: []string{k.topic}})
+	eventually(t, time.Minute, "a second token is used, and the first has expired", func() bool {
+		sendOne(t, s, k.topic, nil)
+		return i.asked.Load() >= 2 && time.Since(began) > life
+	})
+	if n := i.asked.Load(); n > 5 {
+		t.Errorf("%d tokens were asked for in %v, want one for most of its life of %v", n, time.Since(began), life)
+	}
 }

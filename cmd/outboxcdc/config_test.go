@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -101,6 +102,10 @@ func TestSecretsComeFromFilesAndAreNotPrinted(t *testing.T) {
 			t.Errorf("%s is %s, want %s", name, got[name], value)
 		}
 	}
+	tokens := "kafka://b1:9092?security.protocol=SASL_SSL&sasl.mechanism=OAUTHBEARER&sasl.oauthbearer.token.endpoint.url=https://idp/t&sasl.oauthbearer.client.credentials.client.id=u&sasl.oauthbearer.client.credentials.client.secret="
+	if got := settings(t, nil, "--sink", tokens+secret)["sink"]; got != strconv.Quote(tokens+"…")+" command line" {
+		t.Errorf("sink is %s", got)
+	}
 	if lint := outboxcdc(t, []string{"OUTBOXCDC_DATABASE_URL_FILE=" + database}, "config", "lint", "--config", path); lint.exit != 0 {
 		t.Errorf("lint: exit %d\n%s", lint.exit, lint.err)
 	}
@@ -111,7 +116,8 @@ func TestNoFormOfASecretIsPrinted(t *testing.T) {
 		"postgres://u:" + secret + "@h/d", "postgres://u:a@" + secret + "@h/d", "postgres://h/d?user=u&password=" + secret,
 		"host=h password=" + secret, "host=h password = '" + secret + "'", "host=h password='x host=" + secret + "'",
 		"password=" + secret + " host=h", "amqps://u:" + secret + "@h:5671/v?x=y", "kafka://h?sasl.password=" + secret,
-		"kafka://h?sasl.jaas.config=a%20" + secret, "u:" + secret + "@h://x",
+		"kafka://h?sasl.jaas.config=a%20" + secret,
+		"kafka://h?sasl.oauthbearer.client.credentials.client.secret=" + secret, "kafka://h?SASL.Password=" + secret, "u:" + secret + "@h://x",
 	} {
 		for _, name := range []string{"database-url", "sink", "checkpoint"} {
 			got := outboxcdc(t, []string{twin(name) + "=" + value}, "config", "print")

@@ -349,6 +349,9 @@ func mayHoldSecrets(name string) bool {
 
 func isSecretName(name string) bool {
 	name = strings.ToLower(name)
+	if strings.HasSuffix(name, ".client.id") || strings.HasSuffix(name, ".endpoint.url") {
+		return false // of sasl.oauthbearer: who asks for a token, and whom; credentials are refused in it
+	}
 	for _, part := range []string{"password", "secret", "token", "jaas", "credential"} {
 		if strings.Contains(name, part) {
 			return true

@@ -49,4 +49,66 @@ var securityMutants = []mutant{
 		file: "wal/connect.go", old: "\tif settings.ValidateConnect == nil {\n", new: "\tsettings.ChannelBinding = \"disable\"\n\tif settings.ValidateConnect == nil {\n",
 		pkg: "./test", test: "TestWhoStandsBetween",
 	},
+
+	// Logins at Kafka.
+	{
+		name: "security: a broker need not be the one of its certificate",
+		file: "sink/kafka_security.go", old: "\tconfig.ServerName = host\n", new: "\tconfig.ServerName = host\n\tconfig.InsecureSkipVerify = true\n",
+		pkg: "./sink", test: "TestTheBrokersCertificateIsVerified",
+	},
+	{
+		name: "security: TLS is left out where the broker has none",
+		file: "sink/kafka_security.go", old: "\t\tconn.Close()\n\t\treturn nil, fmt.Errorf(\"secure the connection to broker %s: %w\", address, err)", new: "\t\treturn d.network(ctx, \"tcp\", address)",
+		pkg: "./test", test: "TestKafkaAndWeLearn",
+	},
+	{
+		name: "security: why the broker refuses our certificate is not understood",
+		file: "sink/tls.go", old: "broken.Op == \"remote error\"", new: "broken.Op == \"remote\"",
+		pkg: "./test", test: "TestKafkaAndWeLearn",
+	},
+	{
+		name: "security: the secret follows a redirect",
+		file: "sink/kafka_oauth.go", old: "return http.ErrUseLastResponse }", new: "return nil }",
+		pkg: "./sink", test: "TestWhatATokenEndpointSays",
+	},
+	{
+		name: "security: the secret goes to an endpoint in clear text",
+		file: "sink/kafka_oauth.go", old: "at.Scheme == \"http\" && !isLoopback(at.Hostname())", new: "false",
+		pkg: "./sink", test: "TestBadURLs",
+	},
+	{
+		name: "security: what an endpoint says is repeated",
+		file: "sink/kafka_oauth.go", old: "\tcase \"invalid_request\",", new: "\tdefault:\n\t\terr = fmt.Errorf(\"%w, %s\", err, word)\n\tcase \"invalid_request\",",
+		pkg: "./sink", test: "TestWhatATokenEndpointSays",
+	},
+	{
+		name: "security: a token is kept beyond its life",
+		file: "sink/kafka_oauth.go", old: "t.kept != \"\" && time.Now().Before(t.until)", new: "t.kept != \"\"",
+		pkg: "./sink", test: "TestATokenIsKept",
+	},
+	{
+		name: "security: a token holds two logins",
+		file: "sink/kafka_oauth.go", old: "case !parsed || !isToken(answer.Token):", new: "case !parsed || answer.Token == \"\":",
+		pkg: "./sink", test: "TestWhatATokenEndpointSays",
+	},
+	{
+		name: "security: a refused token is tried for ever",
+		file: "sink/kafka_oauth.go", old: "\treturn false, []byte{1}, nil\n", new: "\treturn false, nil, errors.New(\"unexpected\")\n",
+		pkg: "./test", test: "TestKafkaAndWeLearn",
+	},
+	{
+		name: "security: a login of Amazon's goes in clear text",
+		file: "sink/kafka_iam.go", old: "\tcase !s.tls:\n", new: "\tcase false:\n",
+		pkg: "./sink", test: "TestBadURLs",
+	},
+	{
+		name: "security: the session of Amazon's keys is left out",
+		file: "sink/kafka_iam.go", old: "SessionToken: keys.SessionToken", new: "SessionToken: \"\"",
+		pkg: "./sink", test: "TestAnIAMLogin",
+	},
+	{
+		name: "security: a client's secret is printed",
+		file: "cmd/outboxcdc/configfile.go", old: "strings.HasSuffix(name, \".client.id\")", new: "strings.Contains(name, \".client.\")",
+		pkg: "./cmd/outboxcdc", test: "TestNoFormOfASecret",
+	},
 }
