@@ -22,6 +22,7 @@ type shape struct {
 	partitions int    // of each topic
 	extra      string // SQL that each transaction runs besides
 	setup      string // SQL before all
+	publish    string // SQL when the tables are there and no event is
 	split      bool   // the outbox is several tables, see split.go
 }
 
@@ -74,6 +75,11 @@ func (l *backlog) make(ctx context.Context) error {
 			return err
 		}
 	}
+	if l.shape.publish != "" {
+		if err := l.publish(ctx); err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
+	}
 	if l.events > 0 {
 		if err := l.fill(ctx); err != nil {
 			return fmt.Errorf("fill the outbox: %w", err)
@@ -84,6 +90,16 @@ func (l *backlog) make(ctx context.Context) error {
 		return err
 	}
 	return l.conn.QueryRow(ctx, "SELECT pg_current_wal_lsn()::text").Scan(&l.end)
+}
+
+// publish runs the shape's SQL and moves the slot behind it: a walsender finds a
+// publication as it was at the place in the log that it reads.
+func (l *backlog) publish(ctx context.Context) error {
+	if _, err := l.conn.Exec(ctx, l.shape.publish); err != nil {
+		return err
+	}
+	_, err := l.conn.Exec(ctx, "SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", l.slot)
+	return err
 }
 
 // onPostgres runs one statement in the database postgres.

@@ -46,7 +46,7 @@ func (b *bench) contestants() []contestant {
 		{name: bare, sends: true, run: runBare()},
 	}
 	if b.recv != "" {
-		all = append(all, contestant{name: recvlogical, run: runRecvlogical})
+		all = append(all, listener(recvlogical, "", false))
 	}
 	return slices.DeleteFunc(all, func(c contestant) bool {
 		return b.contests != nil && !slices.Contains(b.contests, c.name)
@@ -71,9 +71,16 @@ func runBare(more ...string) func(context.Context, *bench, entry) *exec.Cmd {
 }
 
 // runRecvlogical listens and throws away.
-func runRecvlogical(ctx context.Context, b *bench, e entry) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, b.recv, "--start", "--slot", e.slot, "--file", "/dev/null", "--no-loop", //nolint:gosec // found by name
-		"--option", "proto_version=1", "--option", "publication_names=outboxcdc", "--dbname", "dbname="+e.database)
+func runRecvlogical(ctx context.Context, b *bench, e entry, more ...string) *exec.Cmd {
+	publication := e.publication
+	if publication == "" {
+		publication = "outboxcdc"
+	}
+	args := append([]string{
+		"--start", "--slot", e.slot, "--file", "/dev/null", "--no-loop",
+		"--option", "proto_version=1", "--option", "publication_names=" + publication, "--dbname", "dbname=" + e.database,
+	}, more...)
+	cmd := exec.CommandContext(ctx, b.recv, args...) //nolint:gosec // found by name
 	host, port, _ := net.SplitHostPort(b.postgres.Address())
 	cmd.Env = append(os.Environ(), "PGHOST="+host, "PGPORT="+port, "PGUSER="+b.postgres.User(), "PGPASSWORD="+b.postgres.Password())
 	return cmd

@@ -60,7 +60,9 @@ func (b *bench) growths() []growth {
 func measureGrowth(ctx context.Context, b *bench) error {
 	rows := [][]string{{"10 events a transaction", "k events/s", "CPU µs an event", "peak MiB"}}
 	mine := b.contestants()[:1]
-	for _, g := range b.growths() {
+	growths := b.growths()
+	for i := range growths {
+		g := &growths[i]
 		b.printf("%s\n", g.what)
 		results, _, err := b.contest(ctx, g.shape, g.events, mine)
 		if err != nil {

@@ -63,6 +63,7 @@ func parts() []part {
 		{"shapes", measureShapes},
 		{"growth", measureGrowth},
 		{"split", measureSplit},
+		{"server", measureServer},
 		{"profile", measureProfile},
 	}
 }
