@@ -27,19 +27,11 @@ func (a Aggregate) AppendKey(dst []byte) []byte {
 // DefaultTopic; where they may meet in one topic they are one, since there they share a
 // key and with it one order.
 func (m *Mapper) Aggregate(row *wal.Row) Aggregate {
-	t := m.tables[row.Table].tablePlan
-	a := Aggregate{ID: columnOf(row, t.roles[atAggregateID])}
+	a := Aggregate{ID: m.plan.Value(row, RoleAggregateID)}
 	if m.plan.typed {
-		a.Type = columnOf(row, t.roles[atAggregateType])
+		a.Type = m.plan.Value(row, RoleAggregateType)
 	}
 	return a
-}
-
-func columnOf(row *wal.Row, at int) []byte {
-	if at < 0 {
-		return nil
-	}
-	return row.Columns[at]
 }
 
 // typed says whether the topic of a row tells its aggregate's type, in all tables alike:

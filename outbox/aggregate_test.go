@@ -41,3 +41,23 @@ func TestAnAggregateIsKnownOfARowThatCannotBeMapped(t *testing.T) {
 		t.Errorf("a row without an aggregate_id has the aggregate %q", a.ID)
 	}
 }
+
+// A message is no row of columns, and one that is no event is nobody's.
+func TestAMessageIsOfItsAggregateToo(t *testing.T) {
+	plan, err := outbox.NewPlan(outbox.Config{Messages: &outbox.Mapping{}}, tables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := outbox.NewMapper(plan)
+	inTable := row("f1", "order", "7", "placed", "{}", nil)
+	for content, want := range map[string]string{
+		`{"aggregate_type": "order", "aggregate_id": "7"}`: string(m.Aggregate(&inTable).AppendKey(nil)),
+		`no event`: "\x00",
+	} {
+		r := row(content)
+		r.Table = len(tables)
+		if got := string(m.Aggregate(&r).AppendKey(nil)); got != want {
+			t.Errorf("message %s has the aggregate %q, want %q", content, got, want)
+		}
+	}
+}

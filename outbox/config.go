@@ -52,6 +52,10 @@ type Config struct {
 	Default Mapping               // of the tables that have none of their own
 	Tables  map[TableName]Mapping // takes the place of Default, as a whole
 
+	// Messages maps logical messages, whose members are its columns; nil when there
+	// are none. Every member but that of the aggregate's id may be absent.
+	Messages *Mapping
+
 	// Reserved are topics that no row may reach, beside those of the broker.
 	Reserved []string
 

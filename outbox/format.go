@@ -45,8 +45,8 @@ type Encoder interface {
 
 // Source is a table whose rows are about to be mapped.
 type Source struct {
-	Table   wal.Table  // with all columns that a row carries, in their order
-	Shape   *wal.Shape // nil where the types are not known
+	Table   wal.Table  // with all columns that a row carries, in their order; without a name for messages
+	Shape   *wal.Shape // nil where the types are not known, as those of messages are
 	Mapping Mapping    // as it was configured
 
 	plan *tablePlan
@@ -63,6 +63,14 @@ func (s Source) Role(role Role) int {
 	return -1
 }
 
+// name is the table's name for people.
+func (s Source) name() string {
+	if s.plan.messages {
+		return "messages"
+	}
+	return s.Table.Schema + "." + s.Table.Name
+}
+
 // Column gives the place of a column among a row's columns; -1 when it is not read.
 func (s Source) Column(name string) int { return columnIndex(s.Table.Columns, name) }
 
@@ -74,7 +82,8 @@ func (s Source) Column(name string) int { return columnIndex(s.Table.Columns, na
 type Draft struct {
 	// Row is where the event comes from. Its Columns are as Postgres sent them.
 	Row *wal.Row
-	// Columns are those of Row, with values of type bytea as the bytes they are.
+	// Columns are those of Row, with values of type bytea as the bytes they are, or the
+	// members of a logical message.
 	Columns [][]byte
 
 	plan    *tablePlan

@@ -9,19 +9,17 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/outboxcdc/outboxcdc/wal"
 )
 
 // maxHeaders bounds the entries of one headers column.
 const maxHeaders = 1000
 
-// addPosition adds the header that names the event. It comes last.
-func (d *Draft) addPosition(row *wal.Row) {
-	text := row.Commit.AppendHex(d.Text())
+// position is the text that names the event.
+func (d *Draft) position() []byte {
+	text := d.Row.Commit.AppendHex(d.Text())
 	text = append(text, '/')
-	text = strconv.AppendInt(text, int64(row.Index), 10)
-	d.AddHeader(PositionHeader, d.Keep(text))
+	text = strconv.AppendInt(text, int64(d.Row.Index), 10)
+	return d.Keep(text)
 }
 
 // addEntries adds one header for each entry of a JSON object: a string as its text,

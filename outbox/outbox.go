@@ -81,7 +81,7 @@ func (m *Mapper) message(row *wal.Row) (sink.Message, error) {
 	if t.whole {
 		return m.whole(t, row)
 	}
-	columns, err := t.bound.decode(d, row.Columns)
+	columns, err := t.bound.decode(d, row)
 	if err != nil {
 		return sink.Message{}, err
 	}
@@ -95,7 +95,7 @@ func (m *Mapper) message(row *wal.Row) (sink.Message, error) {
 		return sink.Message{}, err
 	}
 	if m.plan.position && row.Commit != 0 { // a row that was read from the table has no place in the log
-		d.addPosition(row)
+		d.AddHeader(PositionHeader, d.position())
 	}
 	return d.finish(), nil
 }
@@ -109,7 +109,7 @@ func (m *Mapper) whole(t *mappedTable, row *wal.Row) (sink.Message, error) {
 		return sink.Message{}, err
 	}
 	if m.plan.position {
-		d.addPosition(row)
+		d.AddHeader(PositionHeader, d.position())
 	}
 	return d.finish(), nil
 }
@@ -129,12 +129,12 @@ func (m *Mapper) bind(t *mappedTable, row *wal.Row) error {
 
 // explain adds the row's name, and the class unless the error has one.
 func (m *Mapper) explain(row *wal.Row, err error) error {
-	t := m.tables[row.Table].table
-	where := fmt.Errorf("map row %d of transaction %d at %v in %s.%s: %w", row.Index, row.XID, row.Commit, t.Schema, t.Name, err)
-	if known, ok := errors.AsType[*fault.Error](err); ok {
-		return &fault.Error{Class: known.Class, Err: fmt.Errorf("map row %d of transaction %d at %v in %s.%s: %w",
-			row.Index, row.XID, row.Commit, t.Schema, t.Name, known.Err), Advice: known.Advice}
+	where := func(err error) error {
+		return fmt.Errorf("map row %d of transaction %d at %v in %s: %w", row.Index, row.XID, row.Commit, m.tables[row.Table].name, err)
 	}
-	return fault.NewData(where,
+	if known, ok := errors.AsType[*fault.Error](err); ok {
+		return &fault.Error{Class: known.Class, Err: where(known.Err), Advice: known.Advice}
+	}
+	return fault.NewData(where(err),
 		"the stream stands before this row's transaction and nothing of it is lost; README, \"When a row stops the stream\", says how to pass it")
 }

@@ -22,6 +22,8 @@ type Plan struct {
 // among those of a row, -1 for what is not there.
 type tablePlan struct {
 	table       wal.Table
+	name        string // for people
+	messages    bool   // rows are logical messages
 	mapping     Mapping
 	roles       [roleCount]int
 	partition   int
@@ -50,8 +52,17 @@ func NewPlan(config Config, tables []wal.Table) (*Plan, error) {
 			mapping = config.Default
 		}
 		planned, err := newTablePlan(t, mapping, p.format, config.Reserved)
+		planned.name = t.Schema + "." + t.Name
 		if err != nil {
-			errs = append(errs, fmt.Errorf("table %s.%s: %w", t.Schema, t.Name, err))
+			errs = append(errs, fmt.Errorf("table %s: %w", planned.name, err))
+		}
+		p.tables = append(p.tables, planned)
+	}
+	if config.Messages != nil {
+		planned, err := newTablePlan(wal.Table{}, *config.Messages, p.format, config.Reserved)
+		planned.name, planned.messages = "logical messages", true
+		if err != nil {
+			errs = append(errs, fmt.Errorf("messages: %w", err))
 		}
 		p.tables = append(p.tables, planned)
 	}
@@ -71,12 +82,15 @@ func (p *Plan) Whole() (format Whole, ok bool) {
 	return format, ok
 }
 
-// Tables are the tables of the plan with the columns that a Mapper reads.
+// Tables are the tables of the plan with the columns that a Mapper reads. Rows of
+// logical messages have the number behind the last of them.
 func (p *Plan) Tables() []wal.Table {
-	tables := make([]wal.Table, len(p.tables))
+	var tables []wal.Table
 	for i := range p.tables {
 		t := p.tables[i].table
-		tables[i] = wal.Table{Schema: t.Schema, Name: t.Name, Columns: slices.Clone(t.Columns)}
+		if !p.tables[i].messages {
+			tables = append(tables, wal.Table{Schema: t.Schema, Name: t.Name, Columns: slices.Clone(t.Columns)})
+		}
 	}
 	return tables
 }
@@ -101,6 +115,23 @@ func (p *Plan) Topics() []string {
 // it has none.
 func (p *Plan) Column(table int, role Role) int {
 	return Source{plan: &p.tables[table]}.Role(role)
+}
+
+// Name is the name of a table for people, or what stands for logical messages.
+func (p *Plan) Name(table int) string { return p.tables[table].name }
+
+// Value is what a row has in the column of a role; nil when that is null, or there is
+// none. A logical message is read for it.
+func (p *Plan) Value(row *wal.Row, role Role) []byte {
+	at := p.Column(row.Table, role)
+	columns := row.Columns
+	if t := &p.tables[row.Table]; t.messages {
+		columns, _ = newMembers(t).read(row) //nolint:errcheck // what is no event has no values
+	}
+	if at < 0 || columns == nil {
+		return nil
+	}
+	return columns[at]
 }
 
 func newTablePlan(t wal.Table, mapping Mapping, format Format, reserved []string) (tablePlan, error) {
@@ -195,6 +226,7 @@ func keylessTypes() []string { return []string{"json", "jsonb", "xml", "float4",
 type binding struct {
 	shape   *wal.Shape
 	encoder Encoder
+	members *members // of logical messages; nil for a table
 	bytes   []int    // columns of type bytea
 	decoded [][]byte // the columns of the row at hand, when there are any
 }
@@ -205,6 +237,9 @@ func (p *tablePlan) newBinding(shape *wal.Shape, format Format) (*binding, error
 		return nil, err
 	}
 	b := &binding{shape: shape, encoder: encoder}
+	if p.messages {
+		b.members = newMembers(p)
+	}
 	for i := range p.table.Columns {
 		if column, ok := shape.Of(i); ok && column.TypeName == "bytea" {
 			b.bytes = append(b.bytes, i)
@@ -213,8 +248,13 @@ func (p *tablePlan) newBinding(shape *wal.Shape, format Format) (*binding, error
 	return b, nil
 }
 
-// decode gives the columns with bytes in the place of Postgres' hexadecimal text.
-func (b *binding) decode(d *Draft, columns [][]byte) ([][]byte, error) {
+// decode gives the columns of a row, with bytes in the place of Postgres' hexadecimal
+// text.
+func (b *binding) decode(d *Draft, row *wal.Row) ([][]byte, error) {
+	if b.members != nil {
+		return b.members.read(row)
+	}
+	columns := row.Columns
 	if len(b.bytes) == 0 {
 		return columns, nil
 	}

@@ -21,7 +21,6 @@ type aside struct {
 	sink     sink.Sink
 	tracker  *checkpoint.Tracker
 	refusals *refusals
-	tables   []wal.Table
 	seen     *counters
 	logger   *slog.Logger
 
@@ -109,16 +108,8 @@ func (a *aside) pass(row *wal.Row, why error) {
 // holds is shown but its id.
 func (a *aside) tell(what string, row *wal.Row, why error) {
 	a.logger.Warn(what, //nolint:sloglint // the callers' texts are constants
-		slog.String("position", spotOf(row).String()), slog.String("table", a.tables[row.Table].Display()),
-		slog.String("id", string(a.column(row, outbox.RoleID))), slog.String("reason", oneLine(why)))
-}
-
-// column is a role's column of a row; nil when there is none.
-func (a *aside) column(row *wal.Row, role outbox.Role) []byte {
-	if at := a.plan.Column(row.Table, role); at >= 0 {
-		return row.Columns[at]
-	}
-	return nil
+		slog.String("position", spotOf(row).String()), slog.String("table", a.plan.Name(row.Table)),
+		slog.String("id", string(a.plan.Value(row, outbox.RoleID))), slog.String("reason", oneLine(why)))
 }
 
 // keep leaves the messages of the first rows.

@@ -49,7 +49,7 @@ func (f Filter) keeper(plan *outbox.Plan) func(row *wal.Row) bool {
 	demands := f.demands()
 	return func(row *wal.Row) bool {
 		for _, d := range demands {
-			if string(row.Columns[plan.Column(row.Table, d.role)]) != d.value {
+			if string(plan.Value(row, d.role)) != d.value {
 				return false
 			}
 		}

@@ -41,7 +41,7 @@ func (r *Runner) putAside(s *session, broker sink.Sink) {
 	}
 	s.aside = &aside{
 		plan: r.plan, mapper: s.mapper, sink: broker, tracker: s.tracker, refusals: &r.refusals,
-		tables: r.config.Wal.Tables, seen: s.seen, logger: r.logger,
+		seen: s.seen, logger: r.logger,
 	}
 }
 

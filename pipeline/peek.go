@@ -95,7 +95,10 @@ func endOfLog(ctx context.Context, config wal.Config) (wal.LSN, error) {
 
 // waiting copies a row for people, and says whether it could be sent.
 func waiting(tables []wal.Table, row *wal.Row, mapper *outbox.Mapper) WaitingRow {
-	table := tables[row.Table]
+	table := wal.Table{Schema: "logical", Name: "message", Columns: []wal.Column{{Name: "content"}}}
+	if row.Table < len(tables) {
+		table = tables[row.Table]
+	}
 	w := WaitingRow{
 		Commit: row.Commit, LSN: row.Commit.String(), Index: row.Index, XID: row.XID, Time: row.Time,
 		Table: table.Schema + "." + table.Name,

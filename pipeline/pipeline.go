@@ -270,8 +270,13 @@ func oldest(batch wal.Batch) time.Time {
 
 // before is how many rows of a batch come before the transaction of a bad one, and where
 // they end: at or before its commit record, and a position there makes the server send
-// that transaction again, whole. Up to begun everything is in the ledger already.
+// that transaction again, whole. Up to begun everything is in the ledger already. A bad
+// message outside of a transaction begins nobody knows where, so what is before it is
+// sent, and confirmed another time.
 func before(batch wal.Batch, bad int, begun wal.LSN) (good int, end wal.LSN) {
+	if batch.Rows[bad].Alone {
+		return bad, 0
+	}
 	commit := batch.Rows[bad].Commit
 	for good = bad; good > 0 && batch.Rows[good-1].Commit == commit; {
 		good--

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -22,6 +23,9 @@ type Pruned struct {
 // It is safe beside a stream. done tells what was removed before an error, too.
 func Prune(ctx context.Context, config Config, olderThan time.Duration, dropPartitions bool) (done []Pruned, err error) {
 	config.setDefaults()
+	if len(config.Wal.Tables) == 0 {
+		return nil, fault.NewUsage(errors.New("there is no table to prune: logical messages are in none"), "name a table with --table")
+	}
 	r := &Runner{config: config, logger: config.Logger}
 	if r.store, err = checkpoint.Open(ctx, config.Checkpoint, config.storeOptions()); err != nil {
 		return nil, err

@@ -47,6 +47,10 @@ type Recovery struct {
 // snapshot of the new slot.
 func Recover(ctx context.Context, stop <-chan struct{}, config RecoverConfig) (*Recovery, error) {
 	plan, err := config.validate()
+	if err == nil && len(config.Wal.Tables) == 0 {
+		err = fault.NewUsage(errors.New("there is no table to recover from, and logical messages are in none: those that the slot has lost are gone"),
+			"outboxcdc stream names the gap, and goes on behind it with --accept-gap, which records it")
+	}
 	if err != nil {
 		return nil, err
 	}

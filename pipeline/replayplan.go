@@ -197,6 +197,9 @@ func (p *planner) fromTable(ctx context.Context, plan *Plan) error {
 	if !ok {
 		return p.tooOld(fmt.Sprintf("neither a slot nor the history reaches back to %v", plan.From))
 	}
+	if len(p.config.Wal.Tables) == 0 {
+		return p.tooOld(fmt.Sprintf("no slot reaches back to %v, and logical messages are in no table", plan.From))
+	}
 	tables, err := wal.OpenTables(ctx, p.config.Wal)
 	if err != nil {
 		return err
@@ -213,6 +216,9 @@ func (p *planner) fromTable(ctx context.Context, plan *Plan) error {
 	plan.Source = fmt.Sprintf("the outbox table, since no slot was held back at %v: every row that was not delivered for sure at %v (%s), in the order of seq; "+
 		"that is more than was asked for, and rows that were deleted are not in it", plan.From, delivered.At, delivered.Time.UTC().Format(time.RFC3339))
 	plan.Notes = append(plan.Notes, "events from the table carry no position: consumers drop those that they know by the header id")
+	if p.config.Wal.MessagePrefix != "" {
+		plan.Notes = append(plan.Notes, "logical messages are in no table: none is sent again")
+	}
 	if p.config.To != 0 {
 		plan.Notes = append(plan.Notes, "--to-lsn does not limit the table, which does not know when a row was committed")
 	}
@@ -273,6 +279,9 @@ func (p *planner) tooOld(why string) error {
 		}
 	}
 	entries := p.ours()
+	if len(p.config.Wal.Tables) == 0 {
+		entries = nil
+	}
 	for i := range entries {
 		if e := &entries[i]; e.Timeline == p.identity.Timeline && e.Delivered.Known() {
 			older(e.Delivered.At, "from the table")

@@ -164,10 +164,10 @@ func newTrial(t *testing.T) *trial {
 	}
 }
 
-// mustPlan is for one outbox table with its usual columns.
+// mustPlan is for one outbox table with its usual columns, and for messages.
 func mustPlan(tb testing.TB, topic string) *outbox.Plan {
 	tb.Helper()
-	plan, err := outbox.NewPlan(outbox.Config{Default: outbox.Mapping{Topic: topic}}, []wal.Table{{Schema: "public", Name: "outbox"}})
+	plan, err := outbox.NewPlan(outbox.Config{Default: outbox.Mapping{Topic: topic}, Messages: &outbox.Mapping{Topic: topic}}, []wal.Table{{Schema: "public", Name: "outbox"}})
 	if err != nil {
 		tb.Fatal(err)
 	}

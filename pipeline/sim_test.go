@@ -185,6 +185,10 @@ func (w *world) write() {
 			w.server.Idle(1 + w.random.n(1<<17))
 			continue
 		}
+		if w.random.oneIn(5) {
+			w.message()
+			continue
+		}
 		w.transaction()
 	}
 }
@@ -199,10 +203,14 @@ func (w *world) transaction() {
 		rows = 100 + w.random.n(600)
 	}
 	for range rows {
-		key := w.random.n(simKeys)
-		n := len(w.events)
-		w.events = append(w.events, event{key: key, n: w.perKey[key]})
-		w.perKey[key]++
+		n, key := w.event()
+		if w.random.oneIn(4) {
+			messages = append(messages, waltest.Message(true, 0, outbox.MessagePrefix, simMessageOf(n, key)))
+			continue
+		}
+		if w.random.oneIn(8) {
+			messages = append(messages, waltest.Message(true, 0, "foreign", []byte("\x00\xff")))
+		}
 		messages = append(messages, waltest.Insert(simOID, fmt.Append(nil, n), []byte("order"), fmt.Append(nil, "k", key), []byte("e"), []byte("{}"), nil))
 	}
 	_, end := w.server.Transaction(7, messages...)
@@ -210,6 +218,32 @@ func (w *world) transaction() {
 		w.events[i].end = end
 	}
 	w.tally.Events += rows
+}
+
+// event notes another event of some key; w.mu is held.
+func (w *world) event() (n, key int) {
+	n, key = len(w.events), w.random.n(simKeys)
+	w.events = append(w.events, event{key: key, n: w.perKey[key]})
+	w.perKey[key]++
+	return n, key
+}
+
+// simMessageOf is the content of a logical message that is an event.
+func simMessageOf(n, key int) []byte {
+	return fmt.Appendf(nil, `{"id": %d, "aggregate_type": "order", "aggregate_id": "k%d", "event_type": "e", "payload": {}}`, n, key)
+}
+
+// message logs a message outside of any transaction, ours or another's.
+func (w *world) message() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.random.oneIn(3) {
+		w.server.Message("foreign", []byte("heartbeat"))
+		return
+	}
+	n, key := w.event()
+	w.events[n].end = w.server.Message(outbox.MessagePrefix, simMessageOf(n, key))
+	w.tally.Events++
 }
 
 // session runs one session to its end. With trouble it ends by a random fault;
@@ -252,6 +286,8 @@ func (w *world) config() wal.Config {
 		Tables:    mustPlan(w.t, outbox.DefaultTopic).Tables(),
 		Dial:      w.server.Dial,
 		BatchRows: 1 + w.random.n(20),
+
+		MessagePrefix: outbox.MessagePrefix,
 	}
 }
 

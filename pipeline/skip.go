@@ -170,7 +170,7 @@ func (s *skipping) visit(batch wal.Batch) error {
 				fmt.Errorf("transaction %d, which commits at %v, stands before it and was not sent", row.XID, row.Commit),
 				"start outboxcdc stream: it sends what can be sent, and says where it halts")
 		case row.Commit > s.commit:
-			s.behind(batch.End, row.Commit)
+			s.behind(batch.End, row)
 			return errFound
 		}
 		s.poison.Count++
@@ -188,7 +188,7 @@ func (s *skipping) visit(batch wal.Batch) error {
 
 func (s *skipping) visitBehind(batch wal.Batch) error {
 	if len(batch.Rows) > 0 {
-		s.behind(batch.End, batch.Rows[0].Commit)
+		s.behind(batch.End, &batch.Rows[0])
 		return errFound
 	}
 	if batch.End > s.commit+1 {
@@ -199,8 +199,14 @@ func (s *skipping) visitBehind(batch wal.Batch) error {
 }
 
 // behind chooses between an end in the batch that holds the next row and the commit
-// record of that row: a stream that starts at either gives that row.
-func (s *skipping) behind(end, next wal.LSN) {
+// record of that row: a stream that starts at either gives that row. A message that is
+// alone begins before its Commit, nobody knows where, but behind the commit record that
+// is passed over.
+func (s *skipping) behind(end wal.LSN, row *wal.Row) {
+	next := row.Commit
+	if row.Alone {
+		next = s.commit + 1
+	}
 	s.poison.behind = next
 	if s.commit < end && end <= next {
 		s.poison.behind = end

@@ -98,20 +98,7 @@ func TestPayloadIsUTF8WhateverTheDatabaseStores(t *testing.T) {
 		"SQL_ASCII": {`'f\351e'`, "f\xe9e"},
 	} {
 		t.Run(encoding, func(t *testing.T) {
-			db := servers.SharedPostgres(t)
-			f := &walFixture{db: db, sql: db.Server.Conn(t, "postgres")}
-			name := walName("encoded")
-			f.run(t, fmt.Sprintf("create database %s template template0 encoding '%s' lc_collate 'C' lc_ctype 'C'", name, encoding))
-			f = newWalFixture(t, &servers.Database{Server: db.Server, Name: name, URL: db.Server.URL(name)})
-			t.Cleanup(func() {
-				conn := db.Server.Conn(t, "postgres")
-				if _, err := conn.Exec(walContext(t), "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '"+name+"'"); err != nil {
-					t.Error(err)
-				}
-				if _, err := conn.Exec(walContext(t), "drop database "+name+" with (force)"); err != nil {
-					t.Error(err)
-				}
-			})
+			f := newWalFixture(t, encodedDatabase(t, encoding))
 			f.ready(t)
 			f.run(t, fmt.Sprintf("insert into outbox (aggregate_type, aggregate_id, event_type) values ('a', convert_from(%s, '%s'), 'e')",
 				"E"+strings.ReplaceAll(c.insert, `\`, `\\`)+"::bytea", encoding))
@@ -120,6 +107,29 @@ func TestPayloadIsUTF8WhateverTheDatabaseStores(t *testing.T) {
 			}
 		})
 	}
+}
+
+// encodedDatabase is a database of the shared server in another encoding.
+func encodedDatabase(tb testing.TB, encoding string) *servers.Database {
+	tb.Helper()
+	db := servers.SharedPostgres(tb)
+	name := walName("encoded")
+	create := fmt.Sprintf("create database %s template template0 encoding '%s' lc_collate 'C' lc_ctype 'C'", name, encoding)
+	if _, err := db.Server.Conn(tb, "postgres").Exec(walContext(tb), create); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		conn := db.Server.Conn(tb, "postgres")
+		for _, sql := range []string{
+			"select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '" + name + "'",
+			"drop database " + name + " with (force)",
+		} {
+			if _, err := conn.Exec(walContext(tb), sql); err != nil {
+				tb.Error(err)
+			}
+		}
+	})
+	return &servers.Database{Server: db.Server, Name: name, URL: db.Server.URL(name)}
 }
 
 func TestStandbyIsRefusedUnlessAskedForAndPromotionLeavesItsHistory(t *testing.T) {

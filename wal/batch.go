@@ -28,6 +28,8 @@ type assembler struct {
 	relations map[uint32]relation
 	types     map[uint32]string         // names of those that are not Postgres' own
 	own       *pgtype.Map               // of those that are
+	prefix    string                    // of the logical messages that are rows; none when empty
+	clock     uint64                    // of the server, when it sent the message at hand
 	warn      func(schema, name string) // an unlisted table sent a row; once a relation
 
 	batchRows  int
@@ -71,7 +73,9 @@ func (a *assembler) message(body []byte) error {
 		err = a.relation(rest)
 	case kindType:
 		err = a.learnType(rest)
-	case kindOrigin, kindMessage, kindUpdate, kindDelete, kindTruncate:
+	case kindMessage:
+		err = a.logicalMessage(rest)
+	case kindOrigin, kindUpdate, kindDelete, kindTruncate:
 		// The publication sends inserts; where it sends more, an outbox row that
 		// was changed or removed is still not a new event.
 	default:
@@ -253,6 +257,46 @@ func (a *assembler) warnOnce(oid uint32, r relation) {
 	}
 	a.warn(r.schema, r.name)
 	a.relations[oid] = relation{table: -1}
+}
+
+// logicalMessage takes a message of ours as a row. Others have theirs in the same log.
+//
+// One outside of a transaction is a unit of its own, like a transaction of one row: it
+// ends with its record, and may be confirmed there. The server sends it in its turn:
+// everything that ends before its record was sent before, and it is never sent in the
+// midst of a transaction, which comes in one piece.
+func (a *assembler) logicalMessage(rest []byte) error {
+	m, err := parseMessage(rest)
+	if err != nil {
+		return err
+	}
+	switch {
+	case m.transactional && !a.tx.open:
+		return errors.New("transactional message outside a transaction")
+	case a.prefix == "" || m.prefix != a.prefix:
+		return nil
+	case m.transactional:
+		a.add(Row{Commit: a.tx.commit, Index: a.tx.rows, XID: a.tx.xid, Time: a.tx.time}, m.content)
+		a.tx.rows++
+		return nil
+	case a.tx.open:
+		return fmt.Errorf("message that ends at %v inside transaction %d, to which it does not belong", m.end, a.tx.xid)
+	case m.end <= a.last:
+		return fmt.Errorf("message ends at %v, not after the position %v", m.end, a.last)
+	}
+	a.add(Row{Commit: m.end - 1, Alone: true, Time: pgTime(a.clock)}, m.content)
+	a.last, a.end = m.end, m.end
+	return nil
+}
+
+// add adds the row of a logical message.
+func (a *assembler) add(r Row, content []byte) {
+	memory := a.room()
+	r.Table, r.Columns = len(a.tables), memory.newColumns(1)
+	r.Columns[0] = memory.copyText(content)
+	memory.rows = append(memory.rows, r)
+	a.rows++
+	a.bytes += len(content)
 }
 
 func (a *assembler) row(c *cursor, r relation) error {

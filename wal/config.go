@@ -18,6 +18,18 @@ type Config struct {
 	Publication string
 	Tables      []Table
 
+	// MessagePrefix asks for logical messages (pg_logical_emit_message) with this
+	// prefix, as Rows whose one column is the content: its bytes as they were written,
+	// which nobody converts to UTF-8. Empty reads none, and then Tables may not be
+	// empty.
+	//
+	// A transactional message is a row of its transaction, in its place. One that is not
+	// is Alone: it comes at once, whatever becomes of the transaction that wrote it. Its
+	// Commit is the position of the last byte of its record, where no commit record can
+	// begin, so that no row of a transaction has the same; its Time is when the server
+	// sent it.
+	MessagePrefix string
+
 	// StatusInterval is how often the slot is told at least where we are; 0 means
 	// DefaultStatusInterval. What has been newly confirmed is told within a tenth
 	// of it, half a second at the most.

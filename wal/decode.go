@@ -105,16 +105,33 @@ func (c *cursor) end() error {
 	}
 }
 
-// parseXLogData takes the frame off one pgoutput message. Its positions are not
-// read: for relation and origin messages they are 0, and for the others they
-// name a row's place in the log, which is no resume point.
-func parseXLogData(body []byte) ([]byte, error) {
+// parseXLogData takes the frame off one pgoutput message, but for the server's clock,
+// in microseconds. Its positions are not read: for relation and origin messages they
+// are 0, and for the others they name a row's place in the log, which is no resume
+// point.
+func parseXLogData(body []byte) (message []byte, clock uint64, err error) {
 	c := cursor{rest: body}
-	c.bytes(8 + 8 + 8)
+	c.bytes(8 + 8)
+	clock = c.uint64()
 	if c.short || len(c.rest) == 0 {
-		return nil, errTruncated
+		return nil, 0, errTruncated
 	}
-	return c.rest, nil
+	return c.rest, clock, nil
+}
+
+// logicalMessage is what pg_logical_emit_message wrote.
+type logicalMessage struct {
+	transactional bool
+	end           LSN // of its record
+	prefix        string
+	content       []byte // borrowed
+}
+
+func parseMessage(body []byte) (logicalMessage, error) {
+	c := cursor{rest: body}
+	m := logicalMessage{transactional: c.uint8()&1 == 1, end: LSN(c.uint64()), prefix: c.text()}
+	m.content = c.bytes(int(c.uint32()))
+	return m, c.end()
 }
 
 type keepalive struct {

@@ -29,6 +29,8 @@ const (
 	CodeColumnGenerated     = "column.generated"     // the server does not send it
 	CodeColumnType          = "column.type"          // cannot be what it was named for
 	CodePublication         = "publication"          // the publication is fine
+	CodeMessages            = "messages"             // who may write messages is said
+	CodeMessagesGrant       = "messages.grant"       // everybody may
 	CodePublicationMissing  = "publication.missing"  // no publication of that name
 	CodePublicationInsert   = "publication.insert"   // inserts are not published
 	CodePublicationTable    = "publication.table"    // a table is not in it
@@ -76,8 +78,13 @@ func Preflight(ctx context.Context, c *Conn) ([]fault.Finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for old transactions: %w", err)
 	}
+	messages, err := c.judgeMessages(ctx)
+	if err != nil {
+		return nil, err
+	}
 	return slices.Concat(
 		judgeServer(server, slot.exists),
+		messages,
 		published.judge(c.config),
 		judgeSlot(c.config, server, slot),
 		judgeTransactions(transactions),
@@ -123,6 +130,9 @@ func readPublished(ctx context.Context, pg *pgconn.PgConn, config Config, versio
 	p.publication, p.exists, err = fetchOne[publicationFacts](ctx, pg, publicationSQL(config))
 	if err != nil {
 		return p, fmt.Errorf("look at publication %s: %w", displayName(config.Publication), err)
+	}
+	if len(config.Tables) == 0 {
+		return p, nil
 	}
 	if p.tables, err = fetch[tableFacts](ctx, pg, tablesSQL(config, version)); err != nil {
 		return p, fmt.Errorf("look at the tables: %w", err)

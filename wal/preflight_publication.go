@@ -23,9 +23,9 @@ func publicationSQL(config Config) string {
 // othersSQL counts the tables of the publication that are neither ours nor
 // partitions of ours.
 func othersSQL(config Config) string {
-	ours := make([]string, len(config.Tables))
-	for i, t := range config.Tables {
-		ours[i] = fmt.Sprintf("(%s, %s)", quoteText(t.Schema), quoteText(t.Name))
+	ours := []string{"('', '')"} // a name that no table has, for a list of none
+	for _, t := range config.Tables {
+		ours = append(ours, fmt.Sprintf("(%s, %s)", quoteText(t.Schema), quoteText(t.Name)))
 	}
 	return fmt.Sprintf(`SELECT to_json(count(*))::text FROM pg_publication_tables x
 		JOIN pg_namespace n ON n.nspname = x.schemaname

@@ -21,8 +21,12 @@ const lockWait = "10s"
 // application would fail on a table without a replica identity. Rows of a
 // partitioned table carry the name of the table and not of the partition.
 func PublicationSQL(config Config) string {
-	return fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE %s WITH (publish = 'insert', publish_via_partition_root = true);",
-		quoteName(config.Publication), quotedTables(config.Tables))
+	tables := ""
+	if len(config.Tables) > 0 {
+		tables = "FOR TABLE " + quotedTables(config.Tables) + " "
+	}
+	return fmt.Sprintf("CREATE PUBLICATION %s %sWITH (publish = 'insert', publish_via_partition_root = true);",
+		quoteName(config.Publication), tables)
 }
 
 // SetupSQL makes publication and slot, in this order, each unless it is there.
@@ -59,8 +63,12 @@ func (c *Conn) CreatePublication(ctx context.Context) (created bool, err error) 
 // protocol sends a transaction only after its commit. The names of publications are
 // a list of identifiers inside of a string literal.
 func (c *Conn) startOptions() []string {
-	return []string{
+	options := []string{
 		"proto_version '1'",
 		"publication_names " + quoteText(quoteName(c.config.Publication)),
 	}
+	if c.config.MessagePrefix != "" {
+		options = append(options, "messages 'true'") // of all prefixes; the publication does not filter them
+	}
+	return options
 }

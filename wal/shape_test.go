@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
 // typedRelationOf is a Relation whose columns have types and modifiers.
@@ -50,5 +52,29 @@ func TestRowsCarryTheShapeOfTheirTime(t *testing.T) {
 	}
 	if c, ok := got[0].Of(1); !ok || c != note {
 		t.Errorf("column 1 is %+v, want %+v", c, note)
+	}
+}
+
+func TestAColumnOfAWrongTypeStopsTheStream(t *testing.T) {
+	for name, c := range map[string]struct {
+		column Column
+		typ    uint32
+		fine   bool
+	}{
+		"one of those":        {Column{OnlyTypes: []string{"int4", "int8"}}, 20, true},
+		"none of those":       {Column{OnlyTypes: []string{"int4", "int8"}}, 25, false},
+		"forbidden":           {Column{NotTypes: []string{"jsonb"}}, 3802, false},
+		"not forbidden":       {Column{NotTypes: []string{"jsonb"}}, 25, true},
+		"a domain over those": {Column{OnlyTypes: []string{"int4"}}, 16500, true},
+		"forbidden domain":    {Column{NotTypes: []string{"int4"}}, 16500, false},
+	} {
+		a := newTestAssembler(0)
+		c.column.Name = "id"
+		a.tables[0].Columns[0] = c.column
+		feed(t, a, typeOf(16500, "", "int4"), beginOf(0x100, commitTime, 42))
+		err := a.message(typedRelationOf(7, "public", "outbox", ColumnShape{Name: "id", Type: c.typ, Modifier: -1}))
+		if fine := err == nil; fine != c.fine || !fine && fault.Classify(err) != fault.Operator {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

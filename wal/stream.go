@@ -113,7 +113,7 @@ func newStream(conn net.Conn, frames *frameReader, config Config, from LSN) *Str
 		s.silence = DefaultSilence
 	}
 	s.rows = assembler{
-		tables: config.Tables, relations: map[uint32]relation{}, last: from,
+		tables: config.Tables, prefix: config.MessagePrefix, relations: map[uint32]relation{}, last: from,
 		batchRows: orDefault(config.BatchRows, batchRows), batchBytes: orDefault(config.BatchBytes, batchBytes),
 		warn: func(schema, name string) {
 			logger.Warn("rows of a table that was not asked for are dropped",
@@ -352,10 +352,11 @@ func (s *Stream) copyData(body []byte) error {
 	}
 	switch body[0] {
 	case kindXLogData:
-		message, err := parseXLogData(body[1:])
+		message, clock, err := parseXLogData(body[1:])
 		if err != nil {
 			return s.rows.explain(kindXLogData, err)
 		}
+		s.rows.clock = clock
 		return s.rows.message(message)
 	case kindKeepalive:
 		k, err := parseKeepalive(body[1:])

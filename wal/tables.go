@@ -175,7 +175,7 @@ func (t *Tables) Slot(ctx context.Context) (slot Slot, ok bool, err error) {
 // one who waits for a position within a stride would wait for ever. It writes no
 // table; the function may be called by everybody unless that was revoked.
 func (t *Tables) Push(ctx context.Context) error {
-	return execute(ctx, t.pg, fmt.Sprintf("SELECT pg_logical_emit_message(false, 'outboxcdc', repeat(' ', %d))", pushBytes))
+	return execute(ctx, t.pg, fmt.Sprintf("SELECT pg_logical_emit_message(false, 'outboxcdc.push', repeat(' ', %d))", pushBytes))
 }
 
 // pushBytes is more than a stride of idle log.

@@ -19,8 +19,11 @@ const nameBytes = 63
 // joined into one, or gives nil.
 func (c Config) Validate() error {
 	errs := []error{CheckSlotName(c.Slot), validateName("publication", c.Publication)}
-	if len(c.Tables) == 0 {
-		errs = append(errs, fault.NewUsage(errors.New("no outbox table is named"), "name one with --table"))
+	if len(c.Tables) == 0 && c.MessagePrefix == "" {
+		errs = append(errs, fault.NewUsage(errors.New("no outbox table is named"), "name one with --table, or --message-prefix"))
+	}
+	if c.MessagePrefix != "" {
+		errs = append(errs, validateName("message prefix", c.MessagePrefix))
 	}
 	seen := map[string]bool{}
 	for _, t := range c.Tables {

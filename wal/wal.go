@@ -43,8 +43,9 @@ type Row struct {
 	Commit LSN       // position of the commit record of its transaction
 	Index  int       // its place among the outbox rows of that transaction, from 0
 	XID    uint32    // transaction id, for messages to operators only: it wraps
+	Alone  bool      // a logical message outside of any transaction; see Config.MessagePrefix
 	Time   time.Time // commit time, microsecond resolution, UTC
-	Table  int       // which of Config.Tables it belongs to
+	Table  int       // which of Config.Tables it belongs to; their number for a logical message
 	Shape  *Shape    // its table as it was then; nil where the log was not read
 
 	// Columns holds the text that Postgres rendered, in the order of

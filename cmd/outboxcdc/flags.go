@@ -20,6 +20,7 @@ import (
 // Defaults that the packages below do not have.
 const (
 	defaultTable       = "public.outbox"
+	noTable            = "none"
 	defaultPublication = "outboxcdc"
 	defaultHTTP        = "127.0.0.1:9180"
 )
@@ -34,6 +35,7 @@ func databaseFlags() []cli.Flag {
 			Name: "table", EnvVars: []string{twin("table")}, DefaultText: defaultTable,
 			Usage: "outbox table `SCHEMA.NAME`, quoted as in SQL; repeat it or separate by commas",
 		},
+		text("message-prefix", "", "also stream logical messages with this `PREFIX`, which outboxcdc.publish_message writes with outboxcdc; with --table none nothing else"),
 	}
 }
 
@@ -108,7 +110,14 @@ func walConfig(c *cli.Context) (wal.Config, error) {
 	if len(names) == 0 {
 		names = []string{defaultTable}
 	}
+	prefix := c.String("message-prefix")
+	if len(names) == 1 && names[0] == noTable && prefix != "" {
+		names = nil
+	}
 	tables, tableErr := parseTables(names)
+	if len(names) == 1 && names[0] == noTable {
+		tableErr = fault.NewUsage(errors.New("--table none stands without --message-prefix, so there is nothing to read"), "name a table, or the prefix of messages where the command takes it")
+	}
 	if tableErr != nil {
 		tables = []wal.Table{{Schema: "public", Name: "outbox"}}
 	}
@@ -117,6 +126,8 @@ func walConfig(c *cli.Context) (wal.Config, error) {
 		Slot:        slot,
 		Publication: stringOf(c, "publication", defaultPublication),
 		Tables:      tables,
+
+		MessagePrefix: prefix,
 	}, errors.Join(noArguments(c), slotErr, tableErr)
 }
 

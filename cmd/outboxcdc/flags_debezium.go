@@ -70,8 +70,15 @@ func runID() string {
 // may be sent to are for either.
 func notWithDebezium(c *cli.Context, m *outbox.Mapping) error {
 	var errs []error
-	for _, flag := range mappingFlags()[2:] {
+	if c.String("message-prefix") != "" {
+		errs = append(errs, fault.NewUsage(errors.New("--message-prefix is not for --format debezium, which has a form for rows of tables only"),
+			"stream messages with a slot of their own and another --format, or take --message-prefix away"))
+	}
+	for _, flag := range mappingFlags() {
 		name := flag.Names()[0]
+		if _, isList := flag.(*cli.StringSliceFlag); !isList || name == "debezium" {
+			continue
+		}
 		for _, value := range mappingValues(c, name) {
 			if name != "topic-allow" {
 				errs = append(errs, fault.NewUsage(fmt.Errorf("--%s is not for --format debezium", name),

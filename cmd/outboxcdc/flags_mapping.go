@@ -14,8 +14,8 @@ import (
 	"github.com/outboxcdc/outboxcdc/wal"
 )
 
-// mappingFlags say how rows become messages. Each but --format may be given for one
-// table, as SCHEMA.NAME:VALUE.
+// mappingFlags say how rows become messages. Each that is a list may be given for one
+// table, as SCHEMA.NAME:VALUE, or for logical messages, as messages:VALUE.
 func mappingFlags() []cli.Flag {
 	return []cli.Flag{
 		text("format", "native", "`FORMAT` of events: native or debezium"),
@@ -46,6 +46,9 @@ type mappingValue struct {
 // outboxConfig reads mappingFlags, for tables that have been read.
 func outboxConfig(c *cli.Context, tables []wal.Table) (outbox.Config, error) {
 	config := outbox.Config{Tables: map[outbox.TableName]outbox.Mapping{}}
+	if c.String("message-prefix") != "" {
+		tables = append(slices.Clone(tables), forMessages())
+	}
 	var errs []error
 	var formatErr error
 	if config.Format, formatErr = formatOf(c); formatErr != nil {
@@ -62,8 +65,11 @@ func outboxConfig(c *cli.Context, tables []wal.Table) (outbox.Config, error) {
 	if len(mappingValues(c, "debezium")) > 0 {
 		errs = append(errs, fault.NewUsage(errors.New("--debezium is given without --format debezium"), "give both or neither"))
 	}
-	for _, flag := range mappingFlags()[2:] {
+	for _, flag := range mappingFlags() {
 		name := flag.Names()[0]
+		if _, perTable := flag.(*cli.StringSliceFlag); !perTable {
+			continue
+		}
 		for _, text := range mappingValues(c, name) {
 			if table, value, ok := cutTable(text, tables); ok {
 				own[table] = append(own[table], mappingValue{name, value, true})
@@ -76,13 +82,39 @@ func outboxConfig(c *cli.Context, tables []wal.Table) (outbox.Config, error) {
 	config.Default, err = mappingOf(general)
 	errs = append(errs, err)
 	for table, settings := range own {
-		config.Tables[table], err = mappingOf(slices.Concat(without(general, settings), settings))
+		shared := general
+		if table.Schema == "" { // messages
+			shared = slices.DeleteFunc(slices.Clone(general), ofTables)
+		}
+		config.Tables[table], err = mappingOf(slices.Concat(without(shared, settings), settings))
 		if err != nil {
 			errs = append(errs, err)
 		}
 	}
+	if c.String("message-prefix") != "" {
+		errs = append(errs, mapMessages(&config, general))
+	}
 	return config, errors.Join(errs...)
 }
+
+// forMessages stands for the logical messages in the place of a table.
+func forMessages() wal.Table { return wal.Table{Name: "messages"} }
+
+// mapMessages takes what is said of messages apart from the tables. The names of
+// columns are of tables: members have the names of their roles unless messages:
+// says another.
+func mapMessages(config *outbox.Config, general []mappingValue) error {
+	mapping, own := config.Tables[outbox.TableName{Name: forMessages().Name}]
+	var err error
+	if !own {
+		mapping, err = mappingOf(slices.DeleteFunc(slices.Clone(general), ofTables))
+	}
+	delete(config.Tables, outbox.TableName{Name: forMessages().Name})
+	config.Messages = &mapping
+	return err
+}
+
+func ofTables(s mappingValue) bool { return s.flag == "column" }
 
 func formatOf(c *cli.Context) (outbox.Format, error) {
 	switch stringOf(c, "format", "native") {
@@ -115,6 +147,9 @@ func cutTable(text string, tables []wal.Table) (table outbox.TableName, value st
 		if text[at] != ':' {
 			continue
 		}
+		if text[:at] == forMessages().Name && slices.ContainsFunc(tables, isMessages) {
+			return outbox.TableName{Name: forMessages().Name}, text[at+1:], true
+		}
 		named, err := parseTableList(text[:at])
 		if err != nil || len(named) != 1 {
 			continue
@@ -127,6 +162,8 @@ func cutTable(text string, tables []wal.Table) (table outbox.TableName, value st
 	}
 	return outbox.TableName{}, text, false
 }
+
+func isMessages(t wal.Table) bool { return t.Schema == "" && t.Name == forMessages().Name }
 
 // without leaves out what a table has mappingValues of its own for: a flag as a whole, and
 // of --column the role.

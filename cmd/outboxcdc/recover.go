@@ -68,10 +68,14 @@ func (p *program) recover(c *cli.Context) error {
 	if !r.done.From.Known() {
 		from = "that there were"
 	}
+	missing := fmt.Sprintf("rows deleted from the table between the commit of the last event sent, about %v, and %v were not sent", r.done.Lost, r.done.At)
+	if config.Wal.MessagePrefix != "" {
+		missing += "\nlogical messages that were written between them are in no table, and were not sent"
+	}
 	_, err := fmt.Fprintf(p.out, `made slot %s anew at %v
 sent %d rows of the table %s, with the header outboxcdc-replay: %s
-rows deleted from the table between the commit of the last event sent, about %v, and %v were not sent
+%s
 start the stream: it goes on from %v
-`, config.Wal.Slot, r.done.At, r.done.Sent, from, r.done.Run, r.done.Lost, r.done.At, r.done.At)
+`, config.Wal.Slot, r.done.At, r.done.Sent, from, r.done.Run, missing, r.done.At)
 	return err
 }

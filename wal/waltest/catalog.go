@@ -46,6 +46,7 @@ var questions = []question{ //nolint:gochecknoglobals // a table
 	{"outboxcdc.register(", func(*Server) []any { return []any{""} }},
 	{"active_pid AS pid", (*Server).holderFacts},
 	{"backend_xid IS NOT NULL", func(*Server) []any { return nil }},
+	{"proname = 'pg_logical_emit_message'", func(*Server) []any { return nil }},
 	{"pg_publication_rel m", (*Server).tableFacts},
 	{"to_json(count(*))", func(*Server) []any { return []any{0} }},
 	{"to_json(EXISTS (SELECT FROM pg_publication", func(s *Server) []any { return []any{s.published} }},

@@ -23,8 +23,9 @@ func AppendFrame(dst []byte, kind byte, body []byte) []byte {
 
 // AppendXLogData appends a pgoutput message inside XLogData inside CopyData.
 func AppendXLogData(dst, message []byte) []byte {
-	body := make([]byte, 1+3*8, 1+3*8+len(message))
+	body := make([]byte, 1+2*8, 1+3*8+len(message))
 	body[0] = 'w'
+	body = binary.BigEndian.AppendUint64(body, micros(time.Now()))
 	return AppendFrame(dst, 'd', append(body, message...))
 }
 
@@ -83,6 +84,19 @@ func Insert(oid uint32, values ...[]byte) []byte {
 		m = append(m, v...)
 	}
 	return m
+}
+
+// Message is a pgoutput Message, which pg_logical_emit_message wrote in a record that
+// ends at end.
+func Message(transactional bool, end wal.LSN, prefix string, content []byte) []byte {
+	m := []byte{'M', 0}
+	if transactional {
+		m[1] = 1
+	}
+	m = binary.BigEndian.AppendUint64(m, uint64(end))
+	m = append(append(m, prefix...), 0)
+	m = binary.BigEndian.AppendUint32(m, uint32(len(content)))
+	return append(m, content...)
 }
 
 // Origin is a pgoutput Origin, which follows the Begin of a transaction that was

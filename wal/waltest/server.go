@@ -123,6 +123,18 @@ func (s *Server) Transaction(xid uint32, messages ...[]byte) (commit, end wal.LS
 	return commit, end
 }
 
+// Message logs a message outside of any transaction, and gives where its record ends.
+// It is sent unless a client starts behind the record's beginning (decode.c,
+// logicalmsg_decode).
+func (s *Server) Message(prefix string, content []byte) (end wal.LSN) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	begin := s.end
+	end = begin + wal.LSN(len(content)/8*8+64)
+	s.append(unit{commit: begin, end: end, messages: [][]byte{Message(false, end, prefix, content)}})
+	return end
+}
+
 // Crash breaks every connection and takes the slot back to a position that was
 // durable earlier, as an immediate stop of the server does.
 func (s *Server) Crash(durable wal.LSN) {

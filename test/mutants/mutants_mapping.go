@@ -1,0 +1,92 @@
+package main
+
+// mappingMutants let rows reach what they must not, and lose logical messages.
+//
+//nolint:gochecknoglobals // a table
+var mappingMutants = []mutant{
+	{
+		name: "messages: one outside of a transaction is not in the ledger",
+		file: "wal/stream.go", old: "\t\treturn s.rows.message(message)\n", new: "\t\terr = s.rows.message(message)\n\t\tif message[0] == kindMessage && message[1] == 0 {\n\t\t\ts.confirmed.Store(max(s.confirmed.Load(), uint64(s.rows.last)))\n\t\t}\n\t\treturn err\n",
+		pkg: "./pipeline", test: simulation,
+	},
+	{
+		name: "messages: one outside of a transaction has the position of the next commit",
+		file: "wal/batch.go", old: "Commit: m.end - 1,", new: "Commit: m.end,",
+		pkg: "./wal", test: "TestAMessageOutsideATransactionIsAUnitOfItsOwn",
+	},
+	{
+		name: "messages: one outside of a transaction does not end a unit",
+		file: "wal/batch.go", old: "a.last, a.end = m.end, m.end", new: "a.last = m.end",
+		pkg: "./wal", test: "TestAMessageOutsideATransactionIsAUnitOfItsOwn",
+	},
+	{
+		name: "messages: those of others are events",
+		file: "wal/batch.go", old: `case a.prefix == "" || m.prefix != a.prefix:`, new: `case a.prefix == "":`,
+		pkg: "./wal", test: "TestMessagesOfOthersAreNoRowsAndNoPositions",
+	},
+	{
+		name: "messages: one of a transaction does not count among its rows",
+		file: "wal/batch.go", old: "}, m.content)\n\t\ta.tx.rows++\n", new: "}, m.content)\n",
+		pkg: "./wal", test: "TestATransactionsMessageIsARowInItsPlace",
+	},
+	{
+		name: "messages: a bad one outside of a transaction is confirmed",
+		file: "pipeline/pipeline.go", old: "\tif batch.Rows[bad].Alone {", new: "\tif false {",
+		pkg: "./pipeline", test: "TestABadMessageOutsideOfTransactionsIsNeverConfirmed",
+	},
+	{
+		name: "messages: bytes that are no UTF-8 are sent",
+		file: "outbox/message.go", old: "if !utf8.Valid(content) {", new: "if false && !utf8.Valid(content) {",
+		pkg: "./outbox", test: "TestAMessageThatIsNoEventIsADataErrorThatNamesIt|FuzzMessage",
+	},
+	{
+		name: "topics: a pattern matches a part of a name",
+		file: "outbox/config.go", old: "`\\A(?:` + pattern + `)\\z`", new: "pattern",
+		pkg: "./outbox", test: "TestRoutesAndAllowListBoundWhatARowCanReach",
+	},
+	{
+		name: "topics: the allow-list is for templates only",
+		file: "outbox/topic.go", old: "if len(r.allow) > 0 && !slices", new: "if len(r.allow) > 0 && len(r.at) == 0 && !slices",
+		pkg: "./outbox", test: "TestRoutesAndAllowListBoundWhatARowCanReach",
+	},
+	{
+		name: "topics: a row can reach what is reserved",
+		file: "outbox/topic.go", old: "if slices.Contains(r.reserved, name) {", new: "if len(r.at) == 0 && slices.Contains(r.reserved, name) {",
+		pkg: "./outbox", test: "TestRoutesAndAllowListBoundWhatARowCanReach",
+	},
+	{
+		name: "topics: a route may lead to an internal topic",
+		file: "outbox/topic.go", old: "if err := checkTopic(name); err != nil {\n\t\treturn \"\", err\n\t}", new: "if err := checkTopic(name); err != nil && len(r.routes) == 0 {\n\t\treturn \"\", err\n\t}",
+		pkg: "./outbox", test: "FuzzTopic",
+	},
+	{
+		name: "topics: names of several columns share what is remembered",
+		file: "outbox/topic.go", old: "if len(r.at) > 1 {", new: "if len(r.at) > 9 {",
+		pkg: "./outbox", test: "TestNamesOfSeveralColumnsAreKeptApart",
+	},
+	{
+		name: "map: a column's header can be forged by an entry",
+		file: "outbox/header.go", old: "slices.Contains(d.plan.headerNames, key)", new: "slices.Contains(d.plan.headerNames[:0], key)",
+		pkg: "./outbox", test: "TestAHeaderOfAColumnCannotBeForgedByAnEntry",
+	},
+	{
+		name: "map: bytes are sent as their text",
+		file: "outbox/plan.go", old: `ok && column.TypeName == "bytea"`, new: `ok && column.TypeName == "blob"`,
+		pkg: "./outbox", test: "TestBytesArriveAsBytes",
+	},
+	{
+		name: "map: a shape is kept when the table changes",
+		file: "outbox/outbox.go", old: "if t.bound != nil && t.bound.shape == row.Shape {", new: "if t.bound != nil {",
+		pkg: "./outbox", test: "TestBytesArriveAsBytes",
+	},
+	{
+		name: "send: a partition that is not there is handed to the client",
+		file: "sink/kafka_topics.go", old: "if partition := partitionOf(m); partition >= t.lastBounds.partitions {", new: "if partition := partitionOf(m); false && partition >= 0 {",
+		pkg: "./sink", test: "TestAPartitionThatIsNotThereIsADataErrorAndNothingHangs",
+	},
+	{
+		name: "read: a column of any type will do",
+		file: "wal/batch.go", old: "if at >= 0 && !column.fits(m.columns[at].TypeName) {", new: "if false {",
+		pkg: "./wal", test: "TestAColumnOfAWrongTypeStopsTheStream",
+	},
+}
