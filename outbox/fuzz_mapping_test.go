@@ -16,8 +16,20 @@ import (
 // what is remembered of a row is no other row's.
 func FuzzTopic(f *testing.F) {
 	for _, seed := range [][2]string{
-		{"order", "eu"}, {"__consumer_offsets", ""}, {"", "__x"}, {"_", "_transaction_state"}, {"dead", "letters"}, {".", "."}, {"a\x00", "b"}, {"a", "\x00b"},
-		{"order\n", "__x"}, {"order.$1", "eu"}, {"../x", "eu"}, {strings.Repeat("o", 250), "e"}, {"x-__", "y"}, {"ö", "\xff"},
+		{"order", "eu"},
+		{"__consumer_offsets", ""},
+		{"", "__x"},
+		{"_", "_transaction_state"},
+		{"dead", "letters"},
+		{".", "."},
+		{"a\x00", "b"},
+		{"a", "\x00b"},
+		{"order\n", "__x"},
+		{"order.$1", "eu"},
+		{"../x", "eu"},
+		{strings.Repeat("o", 250), "e"},
+		{"x-__", "y"},
+		{"ö", "\xff"},
 	} {
 		f.Add(seed[0], seed[1], seed[1], seed[0])
 	}

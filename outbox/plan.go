@@ -126,7 +126,7 @@ func (p *Plan) Value(row *wal.Row, role Role) []byte {
 	at := p.Column(row.Table, role)
 	columns := row.Columns
 	if t := &p.tables[row.Table]; t.messages {
-		columns, _ = newMembers(t).read(row) //nolint:errcheck // what is no event has no values
+		columns, _ = newMembers(t).read(row) // what is no event has no values
 	}
 	if at < 0 || columns == nil {
 		return nil

@@ -18,7 +18,7 @@ import (
 // table, as SCHEMA.NAME:VALUE, or for logical messages, as messages:VALUE.
 func mappingFlags() []cli.Flag {
 	return []cli.Flag{
-		text("format", "native", "`FORMAT` of events: native or debezium"),
+		text("format", "native", "`FORMAT` of events: native, cloudevents or debezium"),
 		list("debezium", "", "`OPTION=VALUE` of a Debezium connector that shapes records, by its own name, for --format debezium"),
 		list("topic", outbox.DefaultTopic, "`TEMPLATE` of the topic's name, with columns in braces"),
 		list("topic-route", "", "`PATTERN=TOPIC`: the topic of names that match a regular expression, such as (.*)-v1=legacy.$1"),
@@ -27,6 +27,9 @@ func mappingFlags() []cli.Flag {
 		list("partition-column", "", "integer `COLUMN` that chooses the partition"),
 		list("timestamp-column", "", "`COLUMN` with the record's time, instead of the time of the commit"),
 		list("header-column", "", "`COLUMN` or COLUMN=HEADER that is sent as a header"),
+		text("cloudevents-mode", "binary", "`MODE` of --format cloudevents: binary (attributes are headers) or structured (all is JSON in the value)"),
+		text("cloudevents-source", "", "source of CloudEvents, a `URI`; empty is the table's name"),
+		text("cloudevents-content-type", "", "content `TYPE` of payloads in CloudEvents; empty is by the type of the column"),
 		list("tombstones", "null", "`WHICH` payloads are a null value: null, empty (also blank text) or off (a null payload is an error)"),
 	}
 }
@@ -64,6 +67,9 @@ func outboxConfig(c *cli.Context, tables []wal.Table) (outbox.Config, error) {
 	}
 	if len(mappingValues(c, "debezium")) > 0 {
 		errs = append(errs, fault.NewUsage(errors.New("--debezium is given without --format debezium"), "give both or neither"))
+	}
+	if _, cloud := config.Format.(outbox.CloudEvents); !cloud && formatErr == nil {
+		errs = append(errs, notWithoutCloudEvents(c))
 	}
 	for _, flag := range mappingFlags() {
 		name := flag.Names()[0]
@@ -120,11 +126,37 @@ func formatOf(c *cli.Context) (outbox.Format, error) {
 	switch stringOf(c, "format", "native") {
 	case "native":
 		return outbox.Native{}, nil
+	case "cloudevents":
+		return cloudEventsOf(c)
 	case "debezium":
 		return debeziumFormat(c)
 	default:
-		return nil, fault.NewUsage(errors.New("--format is not a format"), "use native or debezium")
+		return nil, fault.NewUsage(errors.New("--format is not a format"), "use native, cloudevents or debezium")
 	}
+}
+
+// notWithoutCloudEvents refuses settings that would change nothing.
+func notWithoutCloudEvents(c *cli.Context) error {
+	var errs []error
+	for _, name := range []string{"cloudevents-mode", "cloudevents-source", "cloudevents-content-type"} {
+		if c.String(name) != "" && c.IsSet(name) {
+			errs = append(errs, fault.NewUsage(fmt.Errorf("--%s is given without --format cloudevents", name), "give both or neither"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func cloudEventsOf(c *cli.Context) (outbox.Format, error) {
+	format := outbox.CloudEvents{Source: c.String("cloudevents-source"), ContentType: c.String("cloudevents-content-type")}
+	var modeErr error
+	switch stringOf(c, "cloudevents-mode", "binary") {
+	case "binary":
+	case "structured":
+		format.Structured = true
+	default:
+		modeErr = fault.NewUsage(errors.New("--cloudevents-mode is not a mode"), "use binary or structured")
+	}
+	return format, errors.Join(modeErr, format.Validate())
 }
 
 // mappingValues are the values of a list flag. A pattern may hold a semicolon in no topic,

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -153,6 +154,27 @@ func TestAWrongCommandLineIsAUsageErrorOfOneLine(t *testing.T) {
 		got := outboxcdc(t, []string{"OUTBOXCDC_SLOT=x", "OUTBOXCDC_SINK=stdout://"}, args...)
 		if got.exit != fault.ExitUsage || got.out != "" || strings.Count(got.err, "\n") != 1 {
 			t.Errorf("%q: exit %d, stdout %q, stderr:\n%s", args, got.exit, got.out, got.err)
+		}
+	}
+}
+
+func TestMappingFlagsThatContradictAreRefusedInASentence(t *testing.T) {
+	for _, c := range []struct{ command, flags, say string }{
+		{"stream", "--message-prefix y --format debezium", "--message-prefix is not for --format debezium"},
+		{"stream", "--table none", "--table none stands without --message-prefix"},
+		{"verify", "--table none", "--table none stands without --message-prefix"},
+		{"prune", "--table none --message-prefix y --older-than 1h", "no table to prune"},
+		{"recover", "--table none --message-prefix y", "no table to recover from"},
+		{"verify", "--format cloudevents", "never compare equal"},
+		{"stream", "--cloudevents-mode binary", "--cloudevents-mode is given without --format cloudevents"},
+		{"stream", "--format cloudevents --cloudevents-mode both", "--cloudevents-mode is not a mode"},
+		{"stream", "--format cloudevents --cloudevents-source :", "--cloudevents-source is no URI"},
+		{"stream", "--format json", "--format is not a format"},
+	} {
+		args := slices.Concat([]string{c.command, "--slot", "x"}, strings.Fields(c.flags))
+		got := outboxcdc(t, []string{"OUTBOXCDC_SINK=kafka://127.0.0.1:1"}, args...)
+		if got.exit != fault.ExitUsage || strings.Count(got.err, "\n") != 1 || !strings.Contains(got.err, c.say) {
+			t.Errorf("%s %s: exit %d, want %d and a line that says %q:\n%s", c.command, c.flags, got.exit, fault.ExitUsage, c.say, got.err)
 		}
 	}
 }

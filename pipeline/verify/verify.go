@@ -132,6 +132,10 @@ func newRun(config Config) (*run, error) {
 		return nil, fault.NewUsage(errors.New("records of this format carry no position, by which rows and records are compared"),
 			"verify streams of the native format")
 	}
+	if _, cloud := config.Outbox.Format.(outbox.CloudEvents); cloud {
+		return nil, fault.NewUsage(errors.New("a CloudEvent holds the time of its commit, which a row of a table does not know, so the two never compare equal"),
+			"verify streams of the native format")
+	}
 	plan, err := outbox.NewPlan(config.Outbox, config.Wal.Tables)
 	if err != nil {
 		return nil, err

@@ -40,6 +40,16 @@ var mappingMutants = []mutant{
 		pkg: "./outbox", test: "TestAMessageThatIsNoEventIsADataErrorThatNamesIt|FuzzMessage",
 	},
 	{
+		name: "cloudevents: all rows of a table without an id have one",
+		file: "outbox/cloudevents.go", old: "if d.Row.Commit == 0 {", new: "if false {",
+		pkg: "./outbox", test: "TestACloudEventFromATableNeedsAnID",
+	},
+	{
+		name: "cloudevents: an entry of the headers column forges an attribute",
+		file: "outbox/cloudevents.go", old: "strings.EqualFold(header[:len(cePrefix)], cePrefix)", new: "strings.EqualFold(header[:len(cePrefix)], \"cf_\")",
+		pkg: "./outbox", test: "TestTheOfficialSDKReadsOurCloudEvents|TestSettingsThatMakeNoCloudEventsAreRefused",
+	},
+	{
 		name: "topics: a pattern matches a part of a name",
 		file: "outbox/config.go", old: "`\\A(?:` + pattern + `)\\z`", new: "pattern",
 		pkg: "./outbox", test: "TestRoutesAndAllowListBoundWhatARowCanReach",
