@@ -44,6 +44,7 @@ var questions = []question{ //nolint:gochecknoglobals // a table
 	{"AS retained_bytes", (*Server).slotFacts},
 	{"pg_current_snapshot()", (*Server).sampleFacts},
 	{"outboxcdc.register(", func(*Server) []any { return []any{""} }},
+	{"c.relname = 'parked'", func(*Server) []any { return []any{false} }},
 	{"active_pid AS pid", (*Server).holderFacts},
 	{"backend_xid IS NOT NULL", func(*Server) []any { return nil }},
 	{"proname = 'pg_logical_emit_message'", func(*Server) []any { return nil }},

@@ -1,0 +1,129 @@
+package wal
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
+)
+
+// Parked counts what is parked for the slot in the log of this cluster, without the
+// lock of a stream; nothing when there is no table for it, or the role may not read it.
+func (c *Conn) Parked(ctx context.Context, system string) (ParkedCount, error) {
+	return countParked(ctx, c.pg, NewParking(c.config, system).ours())
+}
+
+// ParkedCount is how much is parked.
+type ParkedCount struct {
+	Rows       int `json:"rows"`
+	Aggregates int `json:"aggregates"`
+	Bytes      int `json:"bytes"`
+}
+
+// readableSQL says whether the table of parked rows is there for the role. The catalog
+// answers a role that has no right on the schema.
+const readableSQL = `SELECT to_json(coalesce(bool_and(has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, '%s')), false))::text
+	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'outboxcdc' AND c.relname = 'parked'`
+
+func countParked(ctx context.Context, pg *pgconn.PgConn, ours string) (ParkedCount, error) {
+	readable, _, err := fetchOne[bool](ctx, pg, fmt.Sprintf(readableSQL, "SELECT"))
+	if err != nil || !readable {
+		return ParkedCount{}, err
+	}
+	count, _, err := fetchOne[ParkedCount](ctx, pg, "SELECT row_to_json(p)::text FROM (SELECT count(*) AS rows, count(DISTINCT aggregate) AS aggregates, "+
+		"coalesce(sum(bytes), 0)::bigint AS bytes FROM outboxcdc.parked WHERE "+ours+" AND state = 'parked') p")
+	return count, err
+}
+
+// CheckParking gives a failure when rows cannot be parked.
+func (c *Conn) CheckParking(ctx context.Context) (fault.Finding, error) {
+	f := fault.Finding{Code: "parked.table", Subject: "table outboxcdc.parked", Problem: "rows can be parked"}
+	able, _, err := fetchOne[bool](ctx, c.pg, fmt.Sprintf(readableSQL, "SELECT, INSERT, UPDATE, DELETE"))
+	if err == nil && !able {
+		f.Severity, f.Problem = fault.Failure, "it is missing, or the role may not use it, and --on-error is park"
+		f.Fix = "run `outboxcdc init`; then GRANT SELECT, INSERT, UPDATE, DELETE ON outboxcdc.parked TO the role of --database-url, and USAGE on its schema"
+	}
+	return f, err
+}
+
+// ParkedFilter chooses among parked rows; the zero value chooses all.
+type ParkedFilter struct {
+	Type, ID *string // of the aggregate
+	Place    *Place
+}
+
+// where is SQL for the parked rows that the filter chooses.
+func (p *Parking) where(f ParkedFilter) string {
+	conditions := []string{p.ours(), "state = 'parked'"}
+	if f.Type != nil {
+		conditions = append(conditions, "aggregate_type = "+quoteBytes([]byte(*f.Type)))
+	}
+	if f.ID != nil {
+		conditions = append(conditions, "aggregate_id = "+quoteBytes([]byte(*f.ID)))
+	}
+	if f.Place != nil {
+		conditions = append(conditions, fmt.Sprintf("(commit_lsn, index) = (%s, %d)", quoteLSN(f.Place.Commit), f.Place.Index))
+	}
+	return strings.Join(conditions, " AND ")
+}
+
+// List gives parked rows without their columns, in the order of the log, at most limit.
+func (p *Parking) List(ctx context.Context, f ParkedFilter, limit int) ([]ParkedRow, error) {
+	return p.choose(ctx, f, limit, "ARRAY[]::text[] AS column_names, ARRAY[]::bytea[] AS columns, NULL AS shape")
+}
+
+// Show gives parked rows with all that they hold, in the order of the log, at most limit.
+func (p *Parking) Show(ctx context.Context, f ParkedFilter, limit int) ([]ParkedRow, error) {
+	return p.choose(ctx, f, limit, "column_names, columns, shape")
+}
+
+func (p *Parking) choose(ctx context.Context, f ParkedFilter, limit int, columns string) (rows []ParkedRow, err error) {
+	sql := fmt.Sprintf("SELECT row_to_json(r)::text FROM (SELECT %s FROM outboxcdc.parked q WHERE %s ORDER BY q.commit_lsn, q.index LIMIT %d) r",
+		strings.Replace(parkedSQL, "column_names, columns, shape", columns, 1), p.where(f), limit)
+	err = p.use(ctx, "read parked rows", func(ctx context.Context) error {
+		rows, err = p.fetchRows(ctx, sql)
+		return err
+	})
+	return rows, err
+}
+
+// AskRetry asks that the aggregates of the rows that a filter chooses are sent, all that
+// is parked of them and in order, and gives how many rows that are. A row that is to be
+// dropped stays so.
+func (p *Parking) AskRetry(ctx context.Context, f ParkedFilter) (rows int64, err error) {
+	return p.change(ctx, "ask for a retry", fmt.Sprintf("UPDATE outboxcdc.parked SET asked = '%s' WHERE %s AND state = 'parked' AND asked IS DISTINCT FROM '%s' "+
+		"AND aggregate IN (SELECT aggregate FROM outboxcdc.parked WHERE %s)", AskRetry, p.ours(), AskDrop, p.where(f)))
+}
+
+// AskDrop asks that the rows that a filter chooses are dropped, and gives how many they
+// are.
+func (p *Parking) AskDrop(ctx context.Context, f ParkedFilter) (rows int64, err error) {
+	return p.change(ctx, "ask for a drop", "UPDATE outboxcdc.parked SET asked = '"+AskDrop+"' WHERE "+p.where(f))
+}
+
+// Count counts what is parked, and of how many rows something is asked.
+func (p *Parking) Count(ctx context.Context) (count ParkedCount, asked int, err error) {
+	err = p.use(ctx, "count the parked rows", func(ctx context.Context) error {
+		if count, err = countParked(ctx, p.pg, p.ours()); err != nil {
+			return err
+		}
+		asked, _, err = fetchOne[int](ctx, p.pg, "SELECT to_json(count(*))::text FROM outboxcdc.parked WHERE "+p.ours()+" AND state = 'parked' AND asked IS NOT NULL")
+		return err
+	})
+	return count, asked, err
+}
+
+// ParsePlace reads a position as events carry it.
+func ParsePlace(text string) (Place, error) {
+	var commit uint64
+	var p Place
+	_, err := fmt.Sscanf(text, "%16X/%d", &commit, &p.Index)
+	p.Commit = LSN(commit)
+	if err != nil || p.String() != text {
+		return Place{}, fault.NewUsage(fmt.Errorf("%q is no position of an event", text), "copy one from `outboxcdc dlq list` or a header outboxcdc-position")
+	}
+	return p, nil
+}
