@@ -117,6 +117,12 @@ func (p *Plan) Column(table int, role Role) int {
 	return Source{plan: &p.tables[table]}.Role(role)
 }
 
+// Messages says whether the plan is for logical messages, too.
+func (p *Plan) Messages() bool {
+	n := len(p.tables)
+	return n > 0 && p.tables[n-1].messages
+}
+
 // Name is the name of a table for people, or what stands for logical messages.
 func (p *Plan) Name(table int) string { return p.tables[table].name }
 

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
@@ -21,8 +22,11 @@ type aside struct {
 	sink     sink.Sink
 	tracker  *checkpoint.Tracker
 	refusals *refusals
+	tables   []wal.Table // logical messages come behind them
 	seen     *counters
 	logger   *slog.Logger
+	halt     func(bug error)
+	parked   *parked // nil where such rows are skipped
 
 	// Of the batch at hand.
 	messages []sink.Message
@@ -33,29 +37,37 @@ type aside struct {
 
 // sort makes the messages of a batch, without the rows that cannot be sent. Like
 // session.translate it gives where the batch ends for the ledger and, behind an error
-// that ends the session, only what stands before the bad row's transaction.
+// that ends the session, only what stands before the bad row's transaction. What it
+// parks is durable when it returns.
 func (a *aside) sort(ctx context.Context, batch wal.Batch, begun wal.LSN) (messages []sink.Message, end wal.LSN, err error) {
 	a.messages, a.origins = a.messages[:0], a.origins[:0]
-	for at := 0; at < len(batch.Rows); at++ {
-		n, bad, err := a.take(ctx, batch.Rows, at)
-		at += n
-		switch {
-		case err != nil:
-			good, end := before(batch, at, begun)
+	end = batch.End
+	for at := 0; at < len(batch.Rows) && err == nil; at++ {
+		var n int
+		n, bad, failed := a.take(ctx, batch.Rows, at)
+		if at += n; failed == nil && at < len(batch.Rows) {
+			failed = a.divert(ctx, batch.Rows, at, bad)
+		}
+		if failed != nil {
+			var good int
+			good, end = before(batch, at, begun)
 			a.keep(good)
-			return a.messages, end, err
-		case bad != nil:
-			a.pass(&batch.Rows[at], bad)
+			err = failed
 		}
 	}
-	return a.messages, batch.End, nil
+	if kept := a.save(ctx); kept != nil {
+		a.keep(0)
+		return a.messages, 0, kept
+	}
+	a.parked.show(a.seen)
+	return a.messages, end, err
 }
 
 // take makes the messages of rows from the one at at, and says of how many: up to the
-// end, or to one that cannot be sent and is told with the reason. The error is one that
-// ends the session.
+// end, or to one that is not to be sent. When that is one that cannot be, bad says why.
+// The error is one that ends the session.
 func (a *aside) take(ctx context.Context, rows []wal.Row, at int) (n int, bad, err error) {
-	run := a.unblamed(rows[at:])
+	run := a.ordinary(rows[at:])
 	known := len(a.messages)
 	a.messages, bad = a.mapper.Map(rows[at:at+run], a.messages)
 	if judge, ok := a.sink.(sink.Judge); ok {
@@ -68,27 +80,46 @@ func (a *aside) take(ctx context.Context, rows []wal.Row, at int) (n int, bad, e
 		a.origins = append(a.origins, at+i)
 	}
 	n = len(a.messages) - known
-	if bad == nil && at+n < len(rows) {
-		bad = a.refusals.blamed[spotOf(&rows[at+n])]
-	}
 	if bad != nil && !ofTheRow(bad) {
 		return n, nil, bad
 	}
 	return n, bad, nil
 }
 
-// unblamed is how many rows come before one that the broker refused in an earlier
-// session.
-func (a *aside) unblamed(rows []wal.Row) int {
-	if len(a.refusals.blamed) == 0 {
+// ordinary is how many rows come before one that is known not to be for sending: the
+// broker refused it in an earlier session, or it is parked or to be.
+func (a *aside) ordinary(rows []wal.Row) int {
+	if len(a.refusals.blamed) == 0 && a.parked.empty() {
 		return len(rows)
 	}
 	for i := range rows {
-		if _, known := a.refusals.blamed[spotOf(&rows[i])]; known {
+		at := rows[i].Place()
+		if _, blamed := a.refusals.blamed[at]; blamed || a.parked.holds(at, a.mapper.Aggregate(&rows[i])) {
 			return i
 		}
 	}
 	return len(rows)
+}
+
+// divert does what is asked for with a row that is not sent; bad is why it cannot be,
+// unless that was known before.
+func (a *aside) divert(ctx context.Context, rows []wal.Row, at int, bad error) error {
+	row := &rows[at]
+	if refused, known := a.refusals.blamed[row.Place()]; known && bad == nil {
+		bad = refused
+	}
+	if a.parked == nil {
+		a.pass(row, bad)
+		return nil
+	}
+	if a.parked.isSettled(row.Place()) {
+		return nil
+	}
+	letter, err := a.park(ctx, rows, at, bad)
+	if err == nil {
+		a.messages, a.origins = append(a.messages, letter), append(a.origins, at)
+	}
+	return err
 }
 
 // ofTheRow says whether an error is of one row, so that others may be sent. A table that
@@ -108,12 +139,13 @@ func (a *aside) pass(row *wal.Row, why error) {
 // holds is shown but its id.
 func (a *aside) tell(what string, row *wal.Row, why error) {
 	a.logger.Warn(what, //nolint:sloglint // the callers' texts are constants
-		slog.String("position", spotOf(row).String()), slog.String("table", a.plan.Name(row.Table)),
+		slog.String("position", row.Place().String()), slog.String("table", a.plan.Name(row.Table)),
 		slog.String("id", string(a.plan.Value(row, outbox.RoleID))), slog.String("reason", oneLine(why)))
 }
 
-// keep leaves the messages of the first rows.
+// keep leaves the messages of the first rows, and of the rows to park those among them.
 func (a *aside) keep(rows int) {
+	a.parked.keep(rows)
 	for i, origin := range a.origins {
 		if origin >= rows {
 			a.messages, a.origins = a.messages[:i], a.origins[:i]
@@ -155,7 +187,7 @@ func (a *aside) sendAlone(ctx context.Context, message []sink.Message, row *wal.
 		err = a.flush(ctx)
 	}
 	if why, ok := errors.AsType[*sink.RefusalError](err); ok {
-		a.refusals.blame(spotOf(row), why)
+		a.refusals.blame(row.Place(), why)
 	}
 	return err
 }
@@ -167,4 +199,16 @@ func (a *aside) flush(ctx context.Context) error {
 		return failed
 	}
 	return err
+}
+
+// learn takes from the end of the session what the next one must know of a message that
+// the broker refused. A dead letter has no other place to go: its refusal is the
+// operator's.
+func (a *aside) learn(err error) error {
+	why, refused := errors.AsType[*sink.RefusalError](err)
+	if refused && a.parked != nil && why.Topic == a.parked.letter {
+		return fault.NewOperator(fmt.Errorf("the topic of dead letters does not take one: %s", oneLine(why.Err)),
+			"mend the topic, or name another with --dead-letter-topic; the stream stands before the row")
+	}
+	return a.refusals.learn(err, a.reached, a.logger)
 }

@@ -26,8 +26,11 @@ import (
 // refuses.
 type fussyBroker struct {
 	refuses map[string]bool // keys, once they are sent
-	unfit   map[string]bool // keys that the sink refuses beforehand
+	unfit   map[string]bool // keys that the sink refuses beforehand, but as dead letters
 	stored  []string        // what it holds, as topic and key
+
+	refusesTopic string
+	positions    []string // of what it holds
 }
 
 // fussySink is a session's connection to it, which ends at the first refusal.
@@ -41,8 +44,8 @@ func (f *fussySink) Send(_ context.Context, msgs []sink.Message, ack sink.Ack) e
 		return f.failed
 	}
 	for i := range msgs {
-		if f.broker.refuses[string(msgs[i].Key)] {
-			f.failed = &sink.RefusalError{Topic: msgs[0].Topic, Err: fault.NewOperator(errors.New("the policy is against it"), "ask it")}
+		if f.broker.refuses[string(msgs[i].Key)] && msgs[i].Topic != testLetters || msgs[i].Topic == f.broker.refusesTopic {
+			f.failed = &sink.RefusalError{Topic: msgs[i].Topic, Err: fault.NewOperator(errors.New("the policy is against it"), "ask it")}
 			for range msgs {
 				ack(f.failed)
 			}
@@ -51,6 +54,8 @@ func (f *fussySink) Send(_ context.Context, msgs []sink.Message, ack sink.Ack) e
 	}
 	for i := range msgs {
 		f.broker.stored = append(f.broker.stored, msgs[i].Topic+" "+string(msgs[i].Key))
+		at := slices.IndexFunc(msgs[i].Headers, func(h sink.Header) bool { return h.Key == outbox.PositionHeader })
+		f.broker.positions = append(f.broker.positions, msgs[i].Topic+" "+string(msgs[i].Key)+" "+string(msgs[i].Headers[at].Value))
 		ack(nil)
 	}
 	return nil
@@ -62,7 +67,7 @@ func (f *fussySink) Reconsider()                 {}
 
 func (f *fussySink) Judge(_ context.Context, msgs []sink.Message) (int, error) {
 	for i := range msgs {
-		if f.broker.unfit[string(msgs[i].Key)] {
+		if f.broker.unfit[string(msgs[i].Key)] && msgs[i].Topic != testLetters {
 			return i, &sink.RefusalError{Topic: msgs[i].Topic, Err: fault.NewData(errors.New("it is too large"), "make it smaller")}
 		}
 	}
@@ -73,6 +78,7 @@ func (f *fussySink) Judge(_ context.Context, msgs []sink.Message) (int, error) {
 type asideRun struct {
 	runner Runner
 	broker fussyBroker
+	lot    *memoryLot // nil where rows are skipped
 	log    bytes.Buffer
 	saved  wal.LSN
 }
@@ -90,21 +96,58 @@ func newAsideRun(t *testing.T, topic string) *asideRun {
 // runner makes of its end.
 func (x *asideRun) session(t *testing.T, batches []wal.Batch) error {
 	t.Helper()
-	trial := newTrial(t)
-	trial.s.sink = &fussySink{broker: &x.broker}
-	trial.s.mapper = outbox.NewMapper(x.runner.plan)
-	trial.s.finite = true
-	trial.s.seen = &x.runner.seen
-	keeper := newSaver(trial.store, checkpoint.Position{Slot: "orders", LSN: x.saved}, time.Second)
-	trial.s.tracker = checkpoint.NewTracker(x.saved)
-	keeper.tracker, keeper.confirm, keeper.seen = trial.s.tracker, trial.Confirm, &x.runner.seen
-	trial.s.saver = keeper
+	s, trial := x.open(t)
 	left := slices.DeleteFunc(slices.Clone(batches), func(b wal.Batch) bool { return b.End != 0 && b.End <= x.saved })
-	trial.s.source = &finiteScript{script: trial.script, left: left}
-	x.runner.putAside(trial.s, trial.s.sink)
-	err := trial.s.run(t.Context(), trial.stop)
-	x.saved = keeper.position.LSN
-	return x.runner.refusals.learn(err, trial.s.aside.reached, x.runner.logger)
+	s.finite, s.source = true, &finiteScript{script: trial.script, left: left}
+	return x.end(s, s.run(t.Context(), trial.stop))
+}
+
+// inSession runs body beside a session, which then is stopped, unless it ends by itself.
+func (x *asideRun) inSession(t *testing.T, body func(give chan<- wal.Batch)) {
+	t.Helper()
+	s, trial := x.open(t)
+	done := make(chan error, 1)
+	go func() { done <- s.run(t.Context(), trial.stop) }()
+	body(trial.batches)
+	close(trial.stop)
+	x.end(s, <-done) //nolint:errcheck // what it leaves behind is looked at
+}
+
+func (x *asideRun) open(t *testing.T) (*session, *trial) {
+	t.Helper()
+	trial := newTrial(t)
+	s := trial.s
+	s.sink = &fussySink{broker: &x.broker}
+	s.mapper = outbox.NewMapper(x.runner.plan)
+	s.seen = &x.runner.seen
+	keeper := newSaver(trial.store, checkpoint.Position{Slot: "orders", LSN: x.saved}, time.Second)
+	s.tracker = checkpoint.NewTracker(x.saved)
+	keeper.tracker, keeper.confirm, keeper.seen = s.tracker, trial.Confirm, &x.runner.seen
+	s.saver = keeper
+	x.runner.putAside(s, s.sink, x.lot)
+	if err := s.aside.load(t.Context(), x.saved); err != nil {
+		t.Fatal(err)
+	}
+	return s, trial
+}
+
+func (x *asideRun) end(s *session, err error) error {
+	x.saved = s.saver.position.LSN
+	return s.aside.learn(err)
+}
+
+// wantPositions wants that the positions of a key's events rise.
+func wantPositions(t *testing.T, x *asideRun, key string) {
+	t.Helper()
+	var last string
+	for _, p := range x.broker.positions {
+		if position, ok := strings.CutPrefix(p, "all "+key+" "); ok {
+			if position <= last {
+				t.Errorf("the event at %s of %s came behind that at %s", position, key, last)
+			}
+			last = position
+		}
+	}
 }
 
 // untilDone runs sessions until one ends by itself, and says how many that were.

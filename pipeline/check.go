@@ -29,6 +29,13 @@ func CheckDatabase(ctx context.Context, config Config, conn *wal.Conn) ([]fault.
 		return nil, err
 	}
 	findings = append(findings, judged...)
+	if config.OnError == OnErrorPark {
+		parking, err := conn.CheckParking(ctx)
+		if err != nil {
+			return nil, err
+		}
+		findings = append(findings, parking)
+	}
 	position, gone := checkPosition(ctx, config, conn)
 	if gone {
 		// Its fix would make a slot that the position refuses.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,9 @@ type Config struct {
 	// all the same; 0 accepts nothing.
 	AcceptGap wal.LSN
 
-	OnError OnError // what becomes of rows that cannot be sent
+	OnError         OnError   // what becomes of rows that cannot be sent
+	DeadLetterTopic string    // where copies of parked rows go
+	ParkLimit       ParkLimit // what may be parked at most
 
 	// MarkSent is a column of text that is set to SENT once the broker holds a row;
 	// DeleteSent deletes the row instead. Neither is done unless asked for.
@@ -75,10 +78,16 @@ type Config struct {
 // validate fills in the defaults and gives every problem at once.
 func (c *Config) validate() (*outbox.Plan, error) {
 	c.setDefaults()
+	if c.OnError == OnErrorPark {
+		c.Outbox.Reserved = append(slices.Clip(c.Outbox.Reserved), c.DeadLetterTopic)
+	}
 	plan, planErr := outbox.NewPlan(c.Outbox, c.Wal.Tables)
 	if plan != nil {
 		c.Wal.Tables = plan.Tables()
 		c.SinkOptions.Topics = plan.Topics()
+		if c.OnError == OnErrorPark {
+			c.SinkOptions.Topics = append(c.SinkOptions.Topics, c.DeadLetterTopic)
+		}
 	}
 	errs := []error{planErr, c.Wal.Validate(), sink.CheckURL(c.Sink), checkpoint.CheckURL(c.Checkpoint)}
 	for _, d := range []struct {
@@ -106,6 +115,11 @@ func (c *Config) setDefaults() {
 	setDefault(&c.WatchInterval, wal.DefaultWatchInterval)
 	setDefault(&c.TrailInterval, DefaultTrailInterval)
 	setDefault(&c.SweepInterval, sweepInterval)
+	setDefault(&c.DeadLetterTopic, DefaultDeadLetterTopic)
+	limit := DefaultParkLimit()
+	setDefault(&c.ParkLimit.Rows, limit.Rows)
+	setDefault(&c.ParkLimit.Aggregates, limit.Aggregates)
+	setDefault(&c.ParkLimit.Bytes, limit.Bytes)
 	setDefault(&c.BufferBytes, DefaultBufferBytes)
 	setDefault(&c.QueueBatches, DefaultQueueBatches)
 	if c.Jitter == nil {

@@ -18,6 +18,7 @@ type OnError string
 // The policies. The empty one is OnErrorHalt.
 const (
 	OnErrorHalt OnError = "halt" // the stream ends before the row's transaction
+	OnErrorPark OnError = "park" // the row and what comes behind it of its aggregate wait aside
 	OnErrorSkip OnError = "skip" // the row is counted, logged and passed
 )
 
@@ -26,35 +27,27 @@ func ParseOnError(text string) (OnError, error) {
 	switch policy := OnError(text); policy {
 	case "", OnErrorHalt:
 		return OnErrorHalt, nil
-	case OnErrorSkip:
+	case OnErrorPark, OnErrorSkip:
 		return policy, nil
 	default:
-		return OnErrorHalt, fault.NewUsage(errors.New("--on-error is none that is known"), "use halt or skip")
+		return OnErrorHalt, fault.NewUsage(errors.New("--on-error is none that is known"), "use halt, park or skip")
 	}
 }
 
 // putAside gives a session what deals with rows that cannot be sent, where the stream is
-// not to halt at them.
-func (r *Runner) putAside(s *session, broker sink.Sink) {
-	if r.config.OnError != OnErrorSkip {
+// not to halt at them. Those that are parked are kept in lot.
+func (r *Runner) putAside(s *session, broker sink.Sink, lot parking) {
+	if r.config.OnError == "" || r.config.OnError == OnErrorHalt {
 		return
 	}
 	s.aside = &aside{
 		plan: r.plan, mapper: s.mapper, sink: broker, tracker: s.tracker, refusals: &r.refusals,
-		seen: s.seen, logger: r.logger,
+		tables: r.config.Wal.Tables, seen: s.seen, logger: r.logger, halt: s.halt,
+	}
+	if r.config.OnError == OnErrorPark {
+		s.aside.parked = newParked(lot, r.config.DeadLetterTopic, r.config.ParkLimit, r.config.Wal.Slot)
 	}
 }
-
-// spot names a row for good, as its position header does.
-type spot struct {
-	commit wal.LSN
-	index  int
-}
-
-func spotOf(row *wal.Row) spot { return spot{row.Commit, row.Index} }
-
-// String is the text of the position header.
-func (s spot) String() string { return fmt.Sprintf("%016X/%d", uint64(s.commit), s.index) }
 
 // refusals are what a Runner remembers of messages that the broker refused after they
 // were sent. Such a message ends its session, and the broker does not say which of many
@@ -64,10 +57,13 @@ func (s spot) String() string { return fmt.Sprintf("%016X/%d", uint64(s.commit),
 //
 // It is only memory. A process that dies meanwhile goes the same way again.
 type refusals struct {
-	blamed map[spot]*sink.RefusalError
+	blamed map[wal.Place]*sink.RefusalError
 
 	suspects string  // topic of the message that is looked for; empty when none is
 	until    wal.LSN // commit of the last row that may be it
+
+	retried    *sink.RefusalError // of a parked row that was sent again
+	retryAlone bool               // parked rows are sent again one at a time, since one of some was refused
 }
 
 // errRefused is why a session ends that has learned more about a refused message. The
@@ -80,9 +76,9 @@ func (r *refusals) suspicious(row *wal.Row, topic string) bool {
 }
 
 // blame notes that the broker refused the message of a row that was sent alone.
-func (r *refusals) blame(at spot, why *sink.RefusalError) {
+func (r *refusals) blame(at wal.Place, why *sink.RefusalError) {
 	if r.blamed == nil {
-		r.blamed = make(map[spot]*sink.RefusalError)
+		r.blamed = make(map[wal.Place]*sink.RefusalError)
 	}
 	r.blamed[at] = why
 }
@@ -102,8 +98,11 @@ func (r *refusals) learn(err error, reached wal.LSN, logger *slog.Logger) error 
 	return &fault.Error{Class: fault.Transient, Err: fmt.Errorf("%w: %s", errRefused, oneLine(why.Err))}
 }
 
-// found says whether it is known which row a refusal was about.
+// found says whether it is known which row a refusal was about, or how to find out.
 func (r *refusals) found(why *sink.RefusalError) bool {
+	if why == r.retried {
+		return true
+	}
 	for _, known := range r.blamed {
 		if known == why {
 			return true

@@ -66,17 +66,22 @@ func (r *Runner) openWith(ctx context.Context, conn *wal.Conn) (*session, error)
 		return nil, err
 	}
 	stream, err := conn.Start(ctx, position.LSN)
-	if err == nil {
-		if err = r.unchanged(ctx, position); err != nil {
-			stream.Close()
-		}
-	}
 	if err != nil {
 		broker.Close() //nolint:errcheck // nothing was sent
 		return nil, err
 	}
-	r.describeBy(ctx)
-	return r.newSession(stream, broker, position), nil
+	var s *session
+	if err = r.unchanged(ctx, position); err == nil {
+		r.describeBy(ctx)
+		s = r.newSession(stream, broker, position)
+		err = s.aside.load(ctx, position.LSN)
+	}
+	if err != nil {
+		stream.Close()
+		broker.Close() //nolint:errcheck // as above
+		return nil, err
+	}
+	return s, nil
 }
 
 // unchanged looks once more at what is saved, now that the slot is ours and nobody
@@ -122,6 +127,9 @@ func (r *Runner) prepare(ctx context.Context, conn *wal.Conn) (checkpoint.Positi
 		return none, err
 	}
 	if e.slot, err = r.free(ctx, conn); err != nil {
+		return none, err
+	}
+	if err := r.nothingParked(ctx, conn, e.identity.System); err != nil {
 		return none, err
 	}
 	if err := r.register(ctx, conn, verdict.Kind == FirstStart); err != nil {
@@ -262,7 +270,11 @@ func (r *Runner) findings(ctx context.Context, conn *wal.Conn) ([]fault.Finding,
 		return nil, err
 	}
 	judged, err := judgeFormat(ctx, r.config.Outbox.Format, r.config.Wal.Tables, conn)
-	return append(findings, judged...), err
+	if err != nil || r.config.OnError != OnErrorPark {
+		return append(findings, judged...), err
+	}
+	parking, err := conn.CheckParking(ctx)
+	return append(append(findings, judged...), parking), err
 }
 
 // makesItself says whether a first start mends the finding once the others are
@@ -378,7 +390,7 @@ func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position check
 		watch:    func(ctx context.Context) error { return r.watch(ctx, stream, keeper) },
 		seen:     &r.seen,
 	}
-	r.putAside(s, broker)
+	r.putAside(s, broker, wal.NewParking(r.config.Wal, position.System))
 	if r.config.ReplayWindow != (Window{}) {
 		s.trail = r.trail
 	}

@@ -194,24 +194,32 @@ func outcome(cause, flushed, saved error) error {
 // publish maps and sends each batch. The ledger learns of it before the sink does.
 func (s *session) publish(ctx context.Context, stop <-chan struct{}, batches <-chan wal.Batch) error {
 	var messages []sink.Message
-	for batch := range batches {
-		// What is still queued was not sent, and the next session reads it again.
-		if over(stop) {
-			return nil
-		}
-		if err := s.tracker.Err(); err != nil {
-			return err
-		}
-		if err := s.budget.acquire(ctx, batch.Bytes()); err != nil {
-			return err
-		}
-		var err error
-		messages, err = s.publishBatch(ctx, batch, messages[:0])
-		if err != nil {
-			return err
+	clock, ask := s.aside.clock()
+	defer clock()
+	for {
+		select {
+		case batch, open := <-batches:
+			// What is still queued was not sent, and the next session reads it again.
+			if !open || over(stop) {
+				return nil
+			}
+			if err := s.tracker.Err(); err != nil {
+				return err
+			}
+			if err := s.budget.acquire(ctx, batch.Bytes()); err != nil {
+				return err
+			}
+			var err error
+			messages, err = s.publishBatch(ctx, batch, messages[:0])
+			if err != nil {
+				return err
+			}
+		case <-ask:
+			if err := s.aside.carryOut(ctx, stop); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
 }
 
 func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []sink.Message) ([]sink.Message, error) {
@@ -320,5 +328,8 @@ func over(stop <-chan struct{}) bool {
 func (s *session) close(logger *slog.Logger) {
 	if err := s.sink.Close(); err != nil {
 		logger.Warn("close the sink", slog.String("error", err.Error()))
+	}
+	if err := s.aside.close(); err != nil {
+		logger.Debug("close the connection to the parked rows", slog.String("error", err.Error()))
 	}
 }

@@ -191,7 +191,7 @@ func (r *Runner) attempt(ctx context.Context, stop <-chan struct{}) error {
 		s.close(r.logger)
 	}
 	if s.aside != nil {
-		err = r.refusals.learn(err, s.aside.reached, r.logger)
+		err = s.aside.learn(err)
 	}
 	return err
 }

@@ -52,6 +52,9 @@ type Stats struct {
 	Sessions uint64       // begun
 	Skipped  uint64       // rows that could not be sent and were passed, redeliveries included
 
+	ParkedRows       int // that wait aside
+	ParkedAggregates int // whose rows they are
+
 	InFlightBytes int                    // of rows that are sent and not acked
 	InFlightRows  uint64                 // sent and not acked with everything before them
 	CommitToAck   Latency                // of rows, by the server's clock and ours; of the oldest row of each batch
@@ -91,6 +94,8 @@ type counters struct {
 	rows, bytes      atomic.Uint64
 	topics           topicCounts
 	skipped          atomic.Uint64
+	parkedRows       atomic.Int64
+	parkedAggregates atomic.Int64
 	lastCommit       atomic.Int64 // Unix microseconds
 
 	commitToAck  histogram
@@ -227,6 +232,7 @@ func (r *Runner) Stats() Stats {
 	s.CommitToAck, s.AckToConfirm = r.seen.commitToAck.latency(), r.seen.ackToConfirm.latency()
 	s.Rows, s.Bytes, s.Topics = r.seen.rows.Load(), r.seen.bytes.Load(), r.seen.topics.all()
 	s.Skipped = r.seen.skipped.Load()
+	s.ParkedRows, s.ParkedAggregates = int(r.seen.parkedRows.Load()), int(r.seen.parkedAggregates.Load())
 	if micros := r.seen.lastCommit.Load(); micros != 0 {
 		s.LastCommit = time.UnixMicro(micros).UTC()
 	}

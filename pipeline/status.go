@@ -31,6 +31,7 @@ type Status struct {
 	SafeBytes     int64         // log that may still be written before the slot is lost; -1 when not limited
 	Server        wal.Overview
 	Gaps          []checkpoint.Gap // that were accepted
+	Parked        wal.ParkedCount  // rows that wait aside; see OnErrorPark
 	Verdict       Verdict
 }
 
@@ -66,6 +67,9 @@ func LookAtStatus(ctx context.Context, config Config) (s Status, err error) {
 		return s, err
 	}
 	if s.Server, err = conn.Overview(ctx); err != nil {
+		return s, err
+	}
+	if s.Parked, err = conn.Parked(ctx, e.identity.System); err != nil {
 		return s, err
 	}
 	s.fill(e)

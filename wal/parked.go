@@ -22,7 +22,7 @@ type ParkedRow struct {
 	XID  uint32    // for people
 	Time time.Time // of the commit
 
-	Schema, Table string // of the outbox table
+	Schema, Table string // of the outbox table; empty for a logical message
 	Names         []string
 	Columns       [][]byte // in the order of Names; nil is NULL
 	Shape         *Shape   // nil where the log was not read; Read is not kept
@@ -54,6 +54,14 @@ func (r *ParkedRow) Bytes() int {
 		n += len(c)
 	}
 	return n
+}
+
+// Source is where the row was written, for people.
+func (r *ParkedRow) Source() string {
+	if r.Schema == "" && r.Table == "" {
+		return "logical messages"
+	}
+	return Table{Schema: r.Schema, Name: r.Table}.display()
 }
 
 // ParkedHead is what a stream must know of a row beforehand.

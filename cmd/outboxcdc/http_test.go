@@ -83,7 +83,7 @@ func TestMetricsSayWhatStatsSays(t *testing.T) {
 	stats := pipeline.Stats{
 		State: pipeline.Streaming,
 		Read:  0x1_0000_0050, Sent: 0x1_0000_0040, Acked: 0x1_0000_0030, Saved: 0x1_0000_0020, Confirmed: 0x1_0000_0010,
-		Rows: 7, Bytes: 900, Sessions: 2, Skipped: 4,
+		Rows: 7, Bytes: 900, Sessions: 2, Skipped: 4, ParkedRows: 6, ParkedAggregates: 2,
 		LastCommit: at, LastErrorTime: at,
 		Waiting: 1500 * time.Millisecond, InFlightBytes: 4711, InFlightRows: 12, LogEnd: 0x1_0000_1010,
 		Topics: []pipeline.TopicCount{{Topic: "outbox.event.order", Messages: 5, Bytes: 600}, {Messages: 2, Bytes: 200}},

@@ -34,6 +34,8 @@ type live struct {
 	Bytes          uint64     `json:"bytes"`
 	Sessions       uint64     `json:"sessions"`
 	SkippedRows    uint64     `json:"skipped_rows"`
+	ParkedRows     int        `json:"parked_rows"`
+	ParkedKeys     int        `json:"parked_aggregates"`
 	LastCommit     *time.Time `json:"last_commit"` // null before the first row
 
 	LookedAt      *time.Time `json:"looked_at"` // when the slot was looked at last; null before
@@ -134,7 +136,7 @@ func (s *sampler) live(now time.Time) live {
 		State: string(stats.State), Ready: ready == http.StatusOK, Reason: reason,
 		Positions:      chain(stats),
 		WaitingSeconds: stats.Waiting.Seconds(),
-		Rows:           stats.Rows, Bytes: stats.Bytes, Sessions: stats.Sessions, SkippedRows: stats.Skipped,
+		Rows:           stats.Rows, Bytes: stats.Bytes, Sessions: stats.Sessions, SkippedRows: stats.Skipped, ParkedRows: stats.ParkedRows, ParkedKeys: stats.ParkedAggregates,
 		LastCommit: known(stats.LastCommit), LookedAt: known(stats.SlotLookedAt),
 		RetainedBytes: stats.Slot.RetainedBytes,
 	}

@@ -91,7 +91,7 @@ func (p *program) app() *cli.App {
 func (p *program) commands() []*cli.Command {
 	return p.addConfig([]*cli.Command{
 		p.initCommand(), p.checkCommand(), p.streamCommand(), p.statusCommand(), p.pruneCommand(), p.verifyCommand(), p.topCommand(),
-		p.migrateCommand(), p.replayCommand(), p.recoverCommand(), p.bookmarkCommand(), p.peekCommand(), p.skipCommand(), p.dropCommand(),
+		p.migrateCommand(), p.replayCommand(), p.recoverCommand(), p.bookmarkCommand(), p.peekCommand(), p.skipCommand(), p.dlqCommand(), p.dropCommand(),
 		p.configCommand(), p.completionCommand(), p.manCommand(), p.versionCommand(),
 	})
 }

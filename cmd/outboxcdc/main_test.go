@@ -55,7 +55,7 @@ func clearEnv(tb testing.TB) {
 func TestHelpSaysWhatThereIs(t *testing.T) {
 	for _, command := range []string{
 		"", "init", "check", "stream", "status", "prune", "verify", "config", "config lint", "config print", "config schema", "completion", "man", "top",
-		"replay", "recover", "bookmark", "bookmark create", "peek", "skip", "drop", "version",
+		"replay", "recover", "bookmark", "bookmark create", "peek", "skip", "dlq", "dlq list", "dlq retry", "dlq drop", "drop", "version",
 	} {
 		args := append(strings.Fields(command), "--help")
 		got := outboxcdc(t, nil, args...)

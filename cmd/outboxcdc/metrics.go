@@ -38,7 +38,7 @@ type collector struct {
 	inFlightRows, lagBytes, lagAge  *prometheus.Desc
 	topicMessages, topicBytes       *prometheus.Desc
 	commitToAck, ackToConfirm       *prometheus.Desc
-	skipped                         *prometheus.Desc
+	skipped, parked, parkedKeys     *prometheus.Desc
 	build                           *prometheus.Desc
 }
 
@@ -51,12 +51,14 @@ func newCollector(slot string, stats func() pipeline.Stats) *collector {
 		position: desc("position_bytes",
 			"How far the stream is, as a position in the log: confirmed <= saved <= acked <= sent <= read. The difference of two is log between them.",
 			"of"),
-		state:    desc("state", "1 for the state that the stream is in.", "state"),
-		rows:     desc("rows_total", "Rows sent since the process began, redeliveries included."),
-		bytes:    desc("row_bytes_total", "Bytes of the columns of those rows."),
-		skipped:  desc("skipped_rows_total", "Rows that could not be sent and were passed by --on-error=skip since the process began, redeliveries included."),
-		sessions: desc("sessions_total", "Sessions begun since the process began."),
-		retained: desc("slot_retained_bytes", "Log that the server keeps because of the slot, as last looked at."),
+		state:      desc("state", "1 for the state that the stream is in.", "state"),
+		rows:       desc("rows_total", "Rows sent since the process began, redeliveries included."),
+		bytes:      desc("row_bytes_total", "Bytes of the columns of those rows."),
+		parked:     desc("parked_rows", "Rows that could not be sent, or wait behind such a row of their aggregate, and are parked."),
+		parkedKeys: desc("parked_aggregates", "Aggregates whose rows are parked."),
+		skipped:    desc("skipped_rows_total", "Rows that could not be sent and were passed by --on-error=skip since the process began, redeliveries included."),
+		sessions:   desc("sessions_total", "Sessions begun since the process began."),
+		retained:   desc("slot_retained_bytes", "Log that the server keeps because of the slot, as last looked at."),
 		safe: desc("slot_safe_bytes",
 			"Log that may still be written before the slot is lost, as last looked at; absent when the server sets no limit."),
 		slotLook:     desc("slot_look_timestamp_seconds", "When the slot was last looked at."),
@@ -83,7 +85,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.position, c.state, c.rows, c.bytes, c.sessions, c.retained, c.safe, c.slotLook, c.lastCommit, c.lastError, c.build,
 		c.unacked, c.inFlight, c.broken, c.commitToAck, c.ackToConfirm,
-		c.inFlightRows, c.lagBytes, c.lagAge, c.topicMessages, c.topicBytes, c.skipped,
+		c.inFlightRows, c.lagBytes, c.lagAge, c.topicMessages, c.topicBytes, c.skipped, c.parked, c.parkedKeys,
 	} {
 		out <- d
 	}
@@ -109,6 +111,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.bytes, s.Bytes)
 	counter(c.sessions, s.Sessions)
 	counter(c.skipped, s.Skipped)
+	gauge(c.parked, float64(s.ParkedRows))
+	gauge(c.parkedKeys, float64(s.ParkedAggregates))
 	gauge(c.unacked, s.Waiting.Seconds())
 	gauge(c.inFlight, float64(s.InFlightBytes))
 	gauge(c.inFlightRows, float64(s.InFlightRows))

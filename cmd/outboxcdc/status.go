@@ -120,6 +120,9 @@ func printStatus(out io.Writer, s pipeline.Status) error {
 	if s.LagAge > 0 {
 		line("oldest row", "waits for %v", s.LagAge.Round(time.Second))
 	}
+	if s.Parked.Rows > 0 {
+		line("parked", "%d rows of %d aggregates; see outboxcdc dlq", s.Parked.Rows, s.Parked.Aggregates)
+	}
 	line("log kept", "%s", keptLine(s))
 	if t := s.Server.Oldest; t != nil {
 		line("open", "%s", transactionLine(*t))
@@ -217,6 +220,8 @@ type statusForm struct {
 	LagBytes        int64       `json:"lag_bytes"`
 	LagSeconds      float64     `json:"lag_seconds"`
 	Tables          []tableForm `json:"tables"`
+	ParkedRows      int         `json:"parked_rows"`
+	ParkedKeys      int         `json:"parked_aggregates"`
 	RetainedBytes   int64       `json:"retained_bytes"`
 	KeepBytes       *int64      `json:"keep_bytes"`
 	SafeBytes       *int64      `json:"safe_bytes"`
@@ -264,7 +269,7 @@ func printStatusJSON(out io.Writer, s pipeline.Status) error {
 		Confirmed: orNull(s.Confirmed.String(), s.Confirmed != 0), Saved: orNull(s.Saved.String(), s.Saved != 0),
 		SavedAt: orNull(s.SavedAt, s.Saved != 0), Delivered: orNull(s.Delivered.Text, s.Delivered.Known()),
 		DeliveredAt: orNull(s.Delivered.Time, s.Delivered.Known()), End: s.End.String(),
-		LagBytes: s.LagBytes, LagSeconds: s.LagAge.Seconds(), Tables: []tableForm{}, RetainedBytes: s.RetainedBytes,
+		LagBytes: s.LagBytes, LagSeconds: s.LagAge.Seconds(), Tables: []tableForm{}, ParkedRows: s.Parked.Rows, ParkedKeys: s.Parked.Aggregates, RetainedBytes: s.RetainedBytes,
 		KeepBytes: orNull(s.Server.KeepBytes, s.Server.KeepBytes >= 0), SafeBytes: orNull(s.SafeBytes, s.SafeBytes >= 0),
 		AcceptedGaps: []gapForm{},
 	}

@@ -146,6 +146,9 @@ func topText(now *live) string {
 		fmt.Fprintf(&out, "  %-28s %s, %s\n", "log kept for the slot", sized(uint64(max(0, now.RetainedBytes))), left)
 	}
 	fmt.Fprintf(&out, "  %-28s %d, in %d sessions\n", "rows since the start", now.Rows, now.Sessions)
+	if now.ParkedRows > 0 {
+		fmt.Fprintf(&out, "  %-28s %d, of %d aggregates\n", "rows parked", now.ParkedRows, now.ParkedKeys)
+	}
 	if now.SkippedRows > 0 {
 		fmt.Fprintf(&out, "  %-28s %d\n", "rows skipped", now.SkippedRows)
 	}

@@ -21,6 +21,12 @@ const (
 	StopFlushed  Point = "stop-flushed"  // a stop has waited for the last acks and not saved them
 	StopSaved    Point = "stop-saved"    // a stop has saved all, and the connection has not said goodbye
 
+	ParkKept     Point = "park-kept"     // rows are durable in the table of parked rows, and their dead letters are not sent
+	RetryAcked   Point = "retry-acked"   // the broker holds parked rows, which are parked still
+	RetrySettled Point = "retry-settled" // they are noted as sent, and their aggregate is parked still
+	RetryRefused Point = "retry-refused" // a row that cannot be sent still is noted as such
+	DropDone     Point = "drop-done"     // rows are noted as dropped, and the stream does not know it
+
 	RecoverSlotGone Point = "recover-slot-gone" // a recovery has dropped the old slot
 	RecoverSlotMade Point = "recover-slot-made" // it has made the new one, and sent nothing
 	RecoverSent     Point = "recover-sent"      // the broker holds what was missing, and nothing is saved

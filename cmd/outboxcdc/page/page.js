@@ -88,6 +88,7 @@ function showServer(live) {
     ["latest commit sent", live.last_commit ? `${since(live.last_commit, live.now)} ago` : "none yet"],
     ["rows since the start", number(live.rows)],
     ["sessions", number(live.sessions)],
+    ...(live.parked_rows ? [["rows parked", `${number(live.parked_rows)}, of ${number(live.parked_aggregates)} aggregates`, true]] : []),
     ...(live.skipped_rows ? [["rows skipped", number(live.skipped_rows), true]] : []),
     ["runs for", since(live.began, live.now)],
     ["version", live.version],

@@ -1,0 +1,247 @@
+package test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/failpoint"
+	"github.com/outboxcdc/outboxcdc/test/servers"
+)
+
+// parkLine is a line whose stream parks, with aggregates of which some rows cannot be
+// mapped: their headers are no object.
+type parkLine struct {
+	*line
+
+	letters string // topic of dead letters
+	base    []string
+	last    map[string]int // number of the last event of each such aggregate
+}
+
+const (
+	parkAggregates = 4
+
+	// mended lets a stream map the bad rows: it has no column for headers.
+	mended = "headers="
+)
+
+func newParkLine(t *testing.T) *parkLine {
+	t.Helper()
+	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
+	p := &parkLine{line: l, letters: l.kafka.Topic(t, 1), base: slices.Clone(l.flags), last: map[string]int{}}
+	l.flags = append(l.flags, "--on-error", "park", "--dead-letter-topic", p.letters)
+	return p
+}
+
+// event writes the next event of an aggregate; a bad one cannot be mapped.
+func (p *parkLine) event(t *testing.T, id string, bad bool) {
+	t.Helper()
+	headers := `{}`
+	if bad {
+		headers = `[]`
+	}
+	p.last[id]++
+	if _, err := p.sql.Exec(walContext(t), `insert into outbox (aggregate_type, aggregate_id, event_type, payload, headers)
+		values ('order', $1, 'raised', jsonb_build_object('n', $2::int), $3::jsonb)`, id, p.last[id], headers); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// events writes three rounds of events, of which the second is bad when poison says so.
+func (p *parkLine) events(t *testing.T, poison bool) {
+	t.Helper()
+	for round := range 3 {
+		for i := range parkAggregates {
+			p.event(t, "p-"+strconv.Itoa(i), poison && round == 1)
+		}
+	}
+}
+
+// parked is how many rows are parked, as the database says.
+func (p *parkLine) parked(t *testing.T) (rows int) {
+	t.Helper()
+	if err := p.sql.QueryRow(walContext(t), "select count(*) from outboxcdc.parked where slot = $1 and state = 'parked'", p.slot).Scan(&rows); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+func (p *parkLine) dlq(t *testing.T, command string, more ...string) string {
+	t.Helper()
+	return mustRun(t, slices.Concat([]string{"dlq", command}, p.base, more)...)
+}
+
+// checkKeys wants of each aggregate the events from 1 to its last, first occurrences in
+// order and with rising positions, and gives the topic's last number of each. Nothing
+// else is in order when rows were parked.
+func checkKeys(t *testing.T, records []*kgo.Record) map[string]int {
+	t.Helper()
+	seen, highest, positions := map[string]int{}, map[string]string{}, map[string]string{}
+	for _, r := range records {
+		id, n, position := string(r.Key), int(numberOf(t, r)), headerOf(t, r, "outboxcdc-position")
+		event := fmt.Sprintf("%s#%d", id, n)
+		if first, known := positions[event]; known {
+			if first != position {
+				t.Fatalf("event %s came with position %s and again with %s", event, first, position)
+			}
+			continue
+		}
+		if n != seen[id]+1 {
+			t.Fatalf("event %s came after event %d of the aggregate", event, seen[id])
+		}
+		if padded := padPosition(t, position); padded <= highest[id] {
+			t.Fatalf("event %s at %s came after %s", event, position, highest[id])
+		} else {
+			highest[id] = padded
+		}
+		positions[event], seen[id] = position, n
+	}
+	return seen
+}
+
+// wantAll wants every event of every aggregate on the topic.
+func (p *parkLine) wantAll(t *testing.T) {
+	t.Helper()
+	seen := checkKeys(t, p.kafka.Records(t, p.topic))
+	for id, n := range p.w.last(t) {
+		if seen[id] != int(n) {
+			t.Errorf("aggregate %s: the topic holds events up to %d, the table %d", id, seen[id], n)
+		}
+	}
+	for id, n := range p.last {
+		if seen[id] != n {
+			t.Errorf("aggregate %s: the topic holds events up to %d, the table %d", id, seen[id], n)
+		}
+	}
+}
+
+// settled waits until the slot is confirmed behind what was written.
+func (p *parkLine) settled(t *testing.T) {
+	t.Helper()
+	last := p.end(t)
+	if err := p.w.write(walContext(t), 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 2*time.Minute, "the slot is confirmed up to the last event", func() bool { return !p.behind(t, last) })
+}
+
+// TestParkAndRetryKeepEachAggregatesOrderThroughADeathAtEachStep kills the stream behind
+// each step of parking, dropping and sending again, while a service writes.
+func TestParkAndRetryKeepEachAggregatesOrderThroughADeathAtEachStep(t *testing.T) {
+	t.Parallel()
+	p := newParkLine(t)
+	p.events(t, false)
+	stopWriting := p.write(t)
+	for _, trap := range []string{"park-kept:1", "park-kept:2", "after-send:3", "after-ack:3", "park-kept:1"} {
+		m := p.streamInto(t, trap)
+		eventually(t, time.Minute, "it streams", m.says("msg=streaming"))
+		p.events(t, true)
+		m.dies(t)
+	}
+	s := p.stream(t)
+	p.events(t, false)
+	p.settled(t)
+	seen := checkKeys(t, p.kafka.Records(t, p.topic))
+	for i := range parkAggregates {
+		if id := "p-" + strconv.Itoa(i); seen[id] != 4 {
+			t.Errorf("aggregate %s: the topic holds events up to %d, want 4, before the first bad one", id, seen[id])
+		}
+	}
+	if rows, want := p.parked(t), parkAggregates*(p.last["p-0"]-4); rows != want {
+		t.Errorf("%d rows are parked, want %d: from the first bad row of each aggregate on", rows, want)
+	}
+	p.wantLetters(t)
+	s.kill(t)
+
+	p.flags = append(p.flags, "--column", mended)
+	p.dlq(t, "retry", "--all", "--wait", "0s")
+	for _, trap := range []string{"retry-acked:1", "retry-settled:1", "retry-acked:2", "retry-settled:3", "retry-acked:1"} {
+		m := p.streamInto(t, trap)
+		m.dies(t)
+		p.events(t, false)
+	}
+	stopWriting()
+	s = p.stream(t)
+	eventually(t, time.Minute, "nothing is parked any more", func() bool { return p.parked(t) == 0 })
+	p.events(t, false)
+	p.settled(t)
+	p.wantAll(t)
+	if status := s.stop(t); status != 0 {
+		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
+	}
+}
+
+// wantLetters wants a dead letter for each parked row, in order, with its reason.
+func (p *parkLine) wantLetters(t *testing.T) {
+	t.Helper()
+	next := map[string]int{}
+	for _, r := range p.kafka.Records(t, p.letters) {
+		id, n := string(r.Key), int(numberOf(t, r))
+		if next[id] == 0 {
+			next[id] = 5
+		}
+		if n > next[id] {
+			t.Fatalf("the dead letter of event %d of %s came where %d is due", n, id, next[id])
+		}
+		next[id] = max(next[id], n+1)
+		if cause, reason := headerOf(t, r, "outboxcdc-cause"), headerOf(t, r, "outboxcdc-reason"); cause == "" || n == 5 && !strings.Contains(reason, "not a JSON object") {
+			t.Errorf("the dead letter of event %d of %s says %s: %s", n, id, cause, reason)
+		}
+	}
+	for id, n := range p.last {
+		if next[id] != n+1 {
+			t.Errorf("the dead letters of %s end before %d, want all up to %d", id, next[id], n)
+		}
+	}
+}
+
+// TestDroppedRowsArePassedAndTheRestFollowsThroughADeath drops the bad rows alone.
+func TestDroppedRowsArePassedAndTheRestFollowsThroughADeath(t *testing.T) {
+	t.Parallel()
+	p := newParkLine(t)
+	s := p.stream(t)
+	p.events(t, true)
+	p.settled(t)
+	if status := s.stop(t); status != 0 {
+		t.Fatalf("exit status %d, want 0:\n%s", status, s.log)
+	}
+	if out := p.dlq(t, "list"); !strings.Contains(out, "8 rows of 4 aggregates are parked") || strings.Count(out, "not a JSON object") != 4 {
+		t.Errorf("dlq list prints\n%s\nwant 8 rows, 4 with what is wrong", out)
+	}
+	for line := range strings.SplitSeq(strings.TrimSpace(p.dlq(t, "list", "--json")), "\n") {
+		if strings.Contains(line, `"cause":"mapping"`) {
+			_, rest, _ := strings.Cut(line, `"position":"`)
+			position, _, _ := strings.Cut(rest, `"`)
+			if shown := p.dlq(t, "show", "--position", position); !strings.Contains(shown, `{"n": 2}`) {
+				t.Errorf("dlq show prints\n%s\nwant the payload", shown)
+			}
+			p.dlq(t, "drop", "--yes", "--wait", "0s", "--position", position)
+		}
+	}
+	p.streamTo(t, failpoint.DropDone, 2).dies(t)
+	s = p.stream(t)
+	out := p.dlq(t, "retry", "--all", "--wait", "1m")
+	if !strings.Contains(out, "and it is done; 0 rows of 0 aggregates are parked now") {
+		t.Errorf("dlq retry prints %q", out)
+	}
+	p.event(t, "p-0", false)
+	p.settled(t)
+	var numbers []int64
+	for _, r := range p.kafka.Records(t, p.topic) {
+		if string(r.Key) == "p-0" {
+			numbers = append(numbers, numberOf(t, r))
+		}
+	}
+	if !slices.Equal(slices.Compact(numbers), []int64{1, 3, 4}) {
+		t.Errorf("the events of p-0 are %v, want 1, 3 and 4", numbers)
+	}
+	if status := s.stop(t); status != 0 {
+		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
+	}
+}
