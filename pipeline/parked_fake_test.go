@@ -18,6 +18,15 @@ type memoryLot struct {
 
 	fail     func() error // asked before each change and each look; nil never fails
 	failPark bool         // of these, only Park
+	failLate func() error // asked after each change, which then has happened; nil never fails
+}
+
+// late is what a change ends with that was made.
+func (l *memoryLot) late() error {
+	if l.failLate == nil {
+		return nil
+	}
+	return l.failLate()
 }
 
 type lotRow struct {
@@ -70,7 +79,7 @@ func (l *memoryLot) Park(_ context.Context, rows []wal.ParkedRow) error {
 	slices.SortFunc(l.rows, func(a, b lotRow) int {
 		return cmp.Or(cmp.Compare(a.Commit, b.Commit), cmp.Compare(a.Index, b.Index))
 	})
-	return nil
+	return l.late()
 }
 
 func (l *memoryLot) Asked(context.Context) (requests []wal.Request, err error) {
@@ -126,7 +135,7 @@ func (l *memoryLot) Settle(_ context.Context, aggregate []byte, upTo wal.Place) 
 		}
 		r.state, r.Asked = wal.ParkedSent, ""
 	})
-	return nil
+	return l.late()
 }
 
 func (l *memoryLot) Drop(_ context.Context, aggregate []byte) (rows []wal.ParkedRow, err error) {
@@ -141,7 +150,7 @@ func (l *memoryLot) Drop(_ context.Context, aggregate []byte) (rows []wal.Parked
 			rows = append(rows, r.ParkedRow)
 		}
 	})
-	return rows, nil
+	return rows, l.late()
 }
 
 func (l *memoryLot) Refuse(_ context.Context, row *wal.ParkedRow, cause, reason string) error {

@@ -82,8 +82,9 @@ type simBroker struct {
 }
 
 type simMessage struct {
-	item item
-	ack  sink.Ack
+	item  item
+	topic string
+	ack   sink.Ack
 }
 
 var errSimBroker = errors.New("the broker refuses the message")
@@ -112,17 +113,44 @@ func (b *simBroker) work(p int) {
 				b.settle(m, errSimBroker)
 				continue
 			}
-			b.store(p, m)
+			failed = b.storeBatch(p, m)
 		case <-b.ctx.Done():
 			return
 		}
 	}
 }
 
+// storeBatch stores a message with those behind it that are there already, where there
+// is poison, or it alone. A batch with a bad message is refused whole, and the refusal
+// is told of its first.
+func (b *simBroker) storeBatch(p int, first simMessage) (failed bool) {
+	batch := []simMessage{first}
+	for b.w.poison != nil && len(batch) < 8 && len(b.queues[p]) > 0 {
+		batch = append(batch, <-b.queues[p])
+	}
+	for _, m := range batch {
+		if m.topic != testLetters && b.w.poison.is(m.item.event, badAfter) {
+			b.settle(first, refusal(m.topic))
+			for _, behind := range batch[1:] {
+				b.settle(behind, errSimBroker)
+			}
+			return true
+		}
+	}
+	for _, m := range batch {
+		b.store(p, m)
+	}
+	return false
+}
+
 func (b *simBroker) store(p int, m simMessage) {
 	b.w.mu.Lock()
-	b.w.log[p] = append(b.w.log[p], m.item)
-	b.w.held[m.item.event] = true
+	if m.topic == testLetters {
+		b.w.poison.letters[m.item.event] = true
+	} else {
+		b.w.log[p] = append(b.w.log[p], m.item)
+		b.w.held[m.item.event] = true
+	}
 	b.w.mu.Unlock()
 	b.settle(m, nil)
 }
@@ -138,23 +166,28 @@ func (b *simBroker) settle(m simMessage, err error) {
 }
 
 func (b *simBroker) Send(ctx context.Context, msgs []sink.Message, ack sink.Ack) error {
-	for _, m := range msgs {
-		var it item
-		it.key = number(m.Key[1:])
-		at := slices.IndexFunc(m.Headers, func(h sink.Header) bool { return h.Key == "id" })
-		it.event = number(m.Headers[at].Value)
-		b.w.mu.Lock()
-		it.n = b.w.events[it.event].n
-		b.w.mu.Unlock()
+	for i := range msgs {
+		it := b.itemOf(&msgs[i])
 		b.pending.Add(1)
 		select {
-		case b.queues[it.key%simPartitions] <- simMessage{it, ack}:
+		case b.queues[it.key%simPartitions] <- simMessage{it, msgs[i].Topic, ack}:
 		case <-ctx.Done():
 			b.pending.Done()
 			return ctx.Err()
 		}
 	}
 	return nil
+}
+
+// itemOf is what a message stands for.
+func (b *simBroker) itemOf(m *sink.Message) (it item) {
+	it.key = number(m.Key[1:])
+	at := slices.IndexFunc(m.Headers, func(h sink.Header) bool { return h.Key == "id" })
+	it.event = number(m.Headers[at].Value)
+	b.w.mu.Lock()
+	defer b.w.mu.Unlock()
+	it.n = b.w.events[it.event].n
+	return it
 }
 
 // number reads what the world itself wrote.

@@ -95,6 +95,8 @@ type world struct {
 	log    [simPartitions][]item // what the broker holds
 	held   map[int]bool          // events that it holds
 	saved  checkpoint.Position
+
+	poison *poison // nil in a world without rows that cannot be sent
 }
 
 // event is one committed outbox row.
@@ -161,6 +163,7 @@ func (w *world) live() {
 	for !closed(written) {
 		w.session(ctx, true)
 	}
+	w.poison.mend()
 	w.session(ctx, false)
 	w.checkComplete()
 	if w.tally.Coalesced = w.server.Coalesced(); w.tally.Coalesced == 0 {
@@ -211,7 +214,7 @@ func (w *world) transaction() {
 		if w.random.oneIn(8) {
 			messages = append(messages, waltest.Message(true, 0, "foreign", []byte("\x00\xff")))
 		}
-		messages = append(messages, waltest.Insert(simOID, fmt.Append(nil, n), []byte("order"), fmt.Append(nil, "k", key), []byte("e"), []byte("{}"), nil))
+		messages = append(messages, waltest.Insert(simOID, fmt.Append(nil, n), []byte("order"), fmt.Append(nil, "k", key), w.poison.eventType(n), []byte("{}"), nil))
 	}
 	_, end := w.server.Transaction(7, messages...)
 	for i := first; i < len(w.events); i++ {
@@ -266,9 +269,11 @@ func (w *world) session(ctx context.Context, trouble bool) {
 
 	running, kill := context.WithCancel(ctx)
 	defer kill()
+	w.poison.join(ctx, s, saved.LSN)
 	stop := make(chan struct{})
 	done := make(chan error, 1)
-	go func() { done <- s.run(running, stop) }()
+	go func() { done <- w.poison.ended(s, s.run(running, stop)) }()
+	w.poison.operate()
 	if trouble {
 		w.disturb(kill, stop, done)
 	} else {
@@ -301,6 +306,7 @@ func (w *world) assemble(stream *wal.Stream, broker sink.Sink, saved checkpoint.
 	}
 	r.config.setDefaults()
 	r.plan = mustPlan(w.t, outbox.DefaultTopic)
+	w.poison.prepare(r)
 	s := r.newSession(stream, broker, saved)
 	s.watch = nil
 	return s
@@ -359,6 +365,7 @@ func (w *world) settle(ctx context.Context, stop chan<- struct{}) {
 	if err := w.server.WaitConfirmed(ctx, last); err != nil {
 		w.t.Errorf("the slot never reached the last event: %v", err)
 	}
+	w.poison.bringBack()
 	close(stop)
 }
 
@@ -371,7 +378,7 @@ func (w *world) checkConfirmed(flush wal.LSN) {
 		w.t.Errorf("confirmed %v, but only %v is saved", flush, w.saved.LSN)
 	}
 	for i, e := range w.events {
-		if e.end != 0 && e.end <= flush && !w.held[i] {
+		if e.end != 0 && e.end <= flush && !w.held[i] && !w.poison.kept(i) {
 			w.t.Errorf("confirmed %v, but event %d of the transaction that ends at %v is not stored", flush, i, e.end)
 			return
 		}
@@ -383,14 +390,18 @@ func (w *world) checkConfirmed(flush wal.LSN) {
 func (w *world) checkComplete() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.poison.settle()
 	for i := range w.events {
-		if !w.held[i] {
+		if !w.held[i] && !w.poison.isDropped(w.events[i].key, w.events[i].n) {
 			w.t.Errorf("event %d was lost", i)
 		}
 	}
 	for p, log := range w.log {
 		var next [simKeys]int
 		for _, it := range log {
+			for w.poison.isDropped(it.key, next[it.key]) && it.n > next[it.key] {
+				next[it.key]++
+			}
 			if it.n > next[it.key] {
 				w.t.Errorf("partition %d: event %d of key %d came before event %d", p, it.n, it.key, next[it.key])
 				return

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/failpoint"
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/test/servers"
 )
 
@@ -213,6 +214,10 @@ func TestDroppedRowsArePassedAndTheRestFollowsThroughADeath(t *testing.T) {
 	}
 	if out := p.dlq(t, "list"); !strings.Contains(out, "8 rows of 4 aggregates are parked") || strings.Count(out, "not a JSON object") != 4 {
 		t.Errorf("dlq list prints\n%s\nwant 8 rows, 4 with what is wrong", out)
+	}
+	refused := stream(t, slices.Concat([]string{"--sink", "stdout://", "--http", "off"}, p.base)...)
+	if status := refused.await(t); status != fault.ExitOperator || !refused.says("dlq retry")() {
+		t.Errorf("a stream that halts ended with %d, want that it refuses to overtake what is parked:\n%s", status, refused.log)
 	}
 	for line := range strings.SplitSeq(strings.TrimSpace(p.dlq(t, "list", "--json")), "\n") {
 		if strings.Contains(line, `"cause":"mapping"`) {

@@ -122,7 +122,7 @@ func run(ctx context.Context, chosen []mutant, atOnce int) (survivors int, err e
 
 func all() []mutant {
 	return slices.Concat(chainMutants, adminMutants, storeMutants, stateMutants, replayMutants, simMutants, sinkMutants, rabbitMutants, securityMutants,
-		speedMutants, commandMutants, debeziumMutants, operatorMutants, mappingMutants)
+		speedMutants, commandMutants, debeziumMutants, operatorMutants, mappingMutants, poisonMutants)
 }
 
 // try builds the test with the bug in it, in dir, and runs it.

@@ -16,8 +16,8 @@ var operatorMutants = []mutant{
 	},
 	{
 		name: "metrics: what a bad row held back is counted as sent",
-		file: "pipeline/pipeline.go", old: "\t\tmessages, end = s.before(batch, messages)\n\t}\n\ts.seen.sent(batch, messages)",
-		new: "\t\ts.seen.sent(batch, messages)\n\t\tmessages, end = s.before(batch, messages)\n\t}\n\ts.seen.sent(batch, messages)",
+		file: "pipeline/pipeline.go", old: "\treturn messages[:good], end, bad\n",
+		new: "\ts.seen.sent(batch, messages)\n\treturn messages[:good], end, bad\n",
 		pkg: "./pipeline", test: "TestWhatIsSentIsCountedByTopic",
 	},
 	{

@@ -1,0 +1,69 @@
+package main
+
+const poisonSimulation = "TestSimulatedWorldsParkAndBringBackInOrder"
+
+// poisonMutants are mistakes with rows that cannot be sent.
+//
+//nolint:gochecknoglobals // a table
+var poisonMutants = []mutant{
+	{
+		name: "park: a row counts as parked that is nowhere",
+		file: "pipeline/parked.go", old: "if err := p.lot.Park(ctx, p.pending); err != nil {", new: "if err := ctx.Err(); err != nil {",
+		pkg: "./pipeline", test: poisonSimulation,
+	},
+	{
+		name: "park: a row counts as dealt with before its dead letter is acked",
+		file: "pipeline/aside.go", old: "a.messages, a.origins = append(a.messages, letter), append(a.origins, at)", new: "_ = letter",
+		pkg: "./pipeline", test: poisonSimulation,
+	},
+	{
+		name: "park: what follows a parked row overtakes it",
+		file: "pipeline/parked.go", old: "return known && !at.Before(line.since)", new: "return false && known && !at.Before(line.since)",
+		pkg: "./pipeline", test: poisonSimulation,
+	},
+	{
+		name: "park: what came before a parked row waits with it",
+		file: "pipeline/parked.go", old: "return known && !at.Before(line.since)", new: "return known",
+		pkg: "./pipeline", test: "TestWhatCameBeforeTheParkedRowIsSentWhenItIsReadAgain",
+	},
+	{
+		name: "park: a new session does not know what is parked",
+		file: "pipeline/parked.go", old: "\t\t\tp.add(h.Place, h.Aggregate, h.Bytes)\n", new: "",
+		pkg: "./pipeline", test: "TestAParkedAggregateIsParkedInTheNextSessionToo",
+	},
+	{
+		name: "park: there is always room",
+		file: "pipeline/parked.go", old: "case p.rows >= p.limit.Rows:", new: "case p.rows < 0:",
+		pkg: "./pipeline", test: "TestAStreamHaltsBeforeTheRowForWhichThereIsNoRoom",
+	},
+	{
+		name: "retry: rows count as sent before the broker holds them",
+		file: "pipeline/retry.go", old: "\tif err == nil {\n\t\terr = a.flush(ctx)\n\t}\n\tif err != nil {\n\t\treturn a.explainRetry", new: "\tif err != nil {\n\t\treturn a.explainRetry",
+		pkg: "./pipeline", test: poisonSimulation,
+	},
+	{
+		name: "retry: what was sent is sent anew when it is read again",
+		file: "pipeline/parked.go", old: "return known && head.Settled", new: "return known && !known && head.Settled",
+		pkg: "./pipeline", test: "TestRowsThatWereSentOnRequestAreNotParkedOrSentAnewWhenTheyAreReadAgain",
+	},
+	{
+		name: "retry: an aggregate flows of which rows are parked still",
+		file: "pipeline/retry.go", old: "\tif len(left) > 0 {\n\t\tp.lines[string(aggregate)].since = left[0].Place\n\t} else {\n\t\tdelete(p.lines, string(aggregate))\n\t}\n", new: "\t_ = left\n\tdelete(p.lines, string(aggregate))\n",
+		pkg: "./pipeline", test: "TestARetryStopsAtTheRowThatCannotBeSentStill",
+	},
+	{
+		name: "retry: a row that is refused still is tried for ever",
+		file: "pipeline/retry.go", old: "\treturn errors.Join(err, a.refuse(context.WithoutCancel(ctx), &rows[0], why))\n", new: "\treturn err\n",
+		pkg: "./pipeline", test: "TestARefusalOfARetryIsFoundAndEndsNoOtherRow",
+	},
+	{
+		name: "refused: the broker's batch is blamed on whatever is in it",
+		file: "pipeline/onerror.go", old: "return r.suspects == topic && row.Commit <= r.until && topic != \"\"", new: "return topic == \"\" && r.suspects == topic && row.Commit <= r.until",
+		pkg: "./pipeline", test: "TestWhatTheBrokerRefusesIsFoundAmongManyAndOnlyThatIsSkipped",
+	},
+	{
+		name: "park: a stream that halts overtakes what is parked",
+		file: "pipeline/parked.go", old: "if err != nil || count.Rows == 0 {", new: "if err != nil || count.Rows >= 0 {",
+		pkg: "./test", test: "TestDroppedRowsArePassedAndTheRestFollowsThroughADeath",
+	},
+}
