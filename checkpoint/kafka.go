@@ -83,6 +83,19 @@ func parseKafkaTarget(rawURL string) (kafkaTarget, error) {
 	return t, nil
 }
 
+// OwnTopic is the topic that the store of rawURL writes, which no event may reach: what
+// stands there is believed. Empty is none.
+func OwnTopic(rawURL string) string {
+	if !strings.HasPrefix(rawURL, "kafka://") {
+		return ""
+	}
+	t, err := parseKafkaTarget(rawURL)
+	if err != nil { // which CheckURL tells
+		return ""
+	}
+	return t.topic
+}
+
 func checkKafka(u *url.URL) error {
 	_, err := parseKafkaTarget(u.Opaque)
 	return err

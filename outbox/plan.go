@@ -95,6 +95,14 @@ func (p *Plan) Tables() []wal.Table {
 	return tables
 }
 
+// Places says whether rows may choose their partition.
+func (p *Plan) Places() bool {
+	if placer, ok := p.format.(interface{ Places() bool }); ok && placer.Places() {
+		return true
+	}
+	return slices.ContainsFunc(p.tables, func(t tablePlan) bool { return t.partition >= 0 })
+}
+
 // Topics are those that are known before any row comes.
 func (p *Plan) Topics() []string {
 	var topics []string

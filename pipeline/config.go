@@ -78,9 +78,7 @@ type Config struct {
 // validate fills in the defaults and gives every problem at once.
 func (c *Config) validate() (*outbox.Plan, error) {
 	c.setDefaults()
-	if c.OnError == OnErrorPark {
-		c.Outbox.Reserved = append(slices.Clip(c.Outbox.Reserved), c.DeadLetterTopic)
-	}
+	c.reserve()
 	plan, planErr := outbox.NewPlan(c.Outbox, c.Wal.Tables)
 	if plan != nil {
 		c.Wal.Tables = plan.Tables()
@@ -88,6 +86,7 @@ func (c *Config) validate() (*outbox.Plan, error) {
 		if c.OnError == OnErrorPark {
 			c.SinkOptions.Topics = append(c.SinkOptions.Topics, c.DeadLetterTopic)
 		}
+		planErr = c.judgePartitions(plan)
 	}
 	errs := []error{planErr, c.Wal.Validate(), sink.CheckURL(c.Sink), checkpoint.CheckURL(c.Checkpoint)}
 	for _, d := range []struct {
@@ -106,6 +105,26 @@ func (c *Config) validate() (*outbox.Plan, error) {
 			"use another --checkpoint with --mark-sent and --delete-sent"))
 	}
 	return plan, errors.Join(errs...)
+}
+
+// reserve keeps events from what we write ourselves and then believe: one could say that
+// everything was sent.
+func (c *Config) reserve() {
+	if own := checkpoint.OwnTopic(c.Checkpoint); own != "" {
+		c.Outbox.Reserved = append(slices.Clip(c.Outbox.Reserved), own)
+	}
+	if c.OnError == OnErrorPark {
+		c.Outbox.Reserved = append(slices.Clip(c.Outbox.Reserved), c.DeadLetterTopic)
+	}
+}
+
+// judgePartitions refuses to choose partitions where there are none.
+func (c *Config) judgePartitions(plan *outbox.Plan) error {
+	if !plan.Places() || sink.Partitioned(c.Sink) {
+		return nil
+	}
+	return fault.NewUsage(errors.New("a column chooses the partition of events, and the sink has no partitions"),
+		"take it away; RabbitMQ spreads events by the routing key, see docs/rabbitmq.md")
 }
 
 func (c *Config) setDefaults() {

@@ -54,8 +54,10 @@ func (s *rabbitSettings) route(m *Message) (route, error) {
 		return r, fault.NewData(fmt.Errorf("the exchange's name is %d bytes long, %d are allowed", len(r.exchange), maxShortString), advice)
 	case len(r.key) > maxShortString:
 		return r, fault.NewData(fmt.Errorf("the routing key is %d bytes long, %d are allowed", len(r.key), maxShortString), advice)
-	case s.exchange != r.exchange && strings.HasPrefix(r.exchange, "amq."):
+	case s.exchange != r.exchange && strings.HasPrefix(r.exchange, brokersOwn):
 		return r, fault.NewData(errors.New("an exchange whose name begins with amq. is the broker's own"), "change what the topic's name is made of, --topic or the row")
+	case r.exchange == "" && s.routingKey != r.key && strings.HasPrefix(r.key, brokersOwn):
+		return r, fault.NewData(errors.New("a queue whose name begins with amq. is the broker's own, or a reply to somebody"), "change what the topic's name is made of, --topic or the row")
 	}
 	return r, s.fits(m)
 }
@@ -83,9 +85,23 @@ func (s *rabbitSettings) fits(m *Message) error {
 	return nil
 }
 
-// routes says that the broker would take the header of that name as a list of more
-// routing keys (sender-selected distribution): a row must not choose them.
-func routes(name string) bool { return name == "CC" || name == "BCC" }
+// brokersOwn begins the names of exchanges and queues that the broker makes itself
+// (AMQP 0-9-1, 1.7.2.1 and 3.1.3.1), among them those of answers to requests.
+const brokersOwn = "amq."
+
+// forBroker says that the broker itself goes by the header of that name, which a row must
+// therefore not choose: more routing keys (sender-selected distribution), and the marks
+// by which it knows what was dead-lettered, delivered or forwarded before, and drops what
+// it takes for a circle.
+func forBroker(name string) bool {
+	switch name {
+	case "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count", "x-received-from", "x-stream-offset":
+		return true
+	default:
+		return strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-") ||
+			strings.HasPrefix(name, "x-shovelled") || strings.HasPrefix(name, "x-opt-")
+	}
+}
 
 // publishing is m as RabbitMQ takes it: persistent, with its headers as a table.
 func publishing(m *Message) amqp.Publishing {
@@ -93,7 +109,7 @@ func publishing(m *Message) amqp.Publishing {
 	p := amqp.Publishing{DeliveryMode: amqp.Persistent, Timestamp: m.Time, Body: m.Value, AppId: "outboxcdc"}
 	for i := range m.Headers {
 		h := &m.Headers[i]
-		if routes(h.Key) {
+		if forBroker(h.Key) {
 			continue
 		}
 		addHeader(table, h.Key, tableValue(h.Value))

@@ -28,7 +28,13 @@ func TestARowCannotRouteByItsHeaders(t *testing.T) {
 	m := Message{Topic: "t", Key: []byte("k"), Time: time.UnixMilli(5), Headers: []Header{
 		{Key: "CC", Value: []byte("elsewhere")},
 		{Key: "BCC", Value: []byte("elsewhere")},
+		{Key: "x-death", Value: []byte("seen before")},
+		{Key: "x-first-death-queue", Value: []byte("seen before")},
+		{Key: "x-received-from", Value: []byte("seen before")},
+		{Key: "x-opt-deaths", Value: []byte("seen before")},
 		{Key: rabbitKeyHeader, Value: []byte("another")},
+		{Key: rabbitTimeHeader, Value: []byte("1")},
+		{Key: rabbitNullHeader, Value: nil},
 		{Key: "id", Value: []byte("7")},
 		{Key: "raw", Value: []byte{0xFF}},
 	}}
@@ -68,10 +74,14 @@ func TestWhatRabbitMQCannotTakeIsADataError(t *testing.T) {
 		"headers of a frame":     {Topic: "t", Key: []byte("k"), Headers: []Header{{Key: "h", Value: make([]byte, rabbitFrameBytes-1000)}}},
 		"a key of a frame":       {Topic: "t", Key: make([]byte, rabbitFrameBytes)},
 		"the broker's own place": {Topic: "amq.x", Key: []byte("k")},
+		"the broker's own queue": {Topic: "amq.rabbitmq.reply-to.x", Key: []byte("k")},
 	} {
 		url := "amqp://h?max_message_size=2000"
-		if what == "the broker's own place" {
+		switch what {
+		case "the broker's own place":
 			url += "&exchange={topic}"
+		case "the broker's own queue":
+			url += "&exchange="
 		}
 		if _, err := rabbitOf(t, url).route(&m); fault.Classify(err) != fault.Data {
 			t.Errorf("%s gives %v of class %v, want a data error", what, err, fault.Classify(err))

@@ -58,7 +58,8 @@ type rabbitSettings struct {
 func init() {
 	for scheme, port := range map[string]string{"amqp": defaultAMQPPort, "amqps": defaultAMQPSPort} {
 		register(scheme, kind{
-			example: scheme + "://user:password@host:" + port + "/vhost",
+			example:       scheme + "://user:password@host:" + port + "/vhost",
+			unpartitioned: true,
 			parse: func(address, query string) (target, error) {
 				return parseRabbit(address, query, scheme == "amqps")
 			},
@@ -156,6 +157,8 @@ func (s *rabbitSettings) validate() error {
 		return fault.NewUsage(errors.New("the sink's URL: auth_mechanism=external says who we are by our certificate, which is missing"), "add certfile and keyfile")
 	case s.exchange == "" && s.routingKey == "":
 		return fault.NewUsage(errors.New("the sink's URL: without an exchange the routing key names the queue, and it is empty"), "set routing_key={topic}")
+	case s.exchange == "" && strings.Contains(s.routingKey, placeKey):
+		return fault.NewUsage(errors.New("the sink's URL: without an exchange the routing key names the queue, and with {key} a row could name any"), "set routing_key={topic}, or an exchange")
 	default:
 		return nil
 	}

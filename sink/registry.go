@@ -66,6 +66,8 @@ type checker interface {
 type kind struct {
 	example string // for messages
 	parse   func(address, query string) (target, error)
+
+	unpartitioned bool // Message.Placed changes nothing
 }
 
 // kinds are the known kinds of sink by scheme. Each registers itself in the file
@@ -95,6 +97,13 @@ func Open(ctx context.Context, rawURL string, o Options) (Sink, error) {
 func CheckURL(rawURL string) error {
 	_, err := parse(rawURL)
 	return err
+}
+
+// Partitioned says whether messages of rawURL can be placed in a partition. Of a URL that
+// cannot be used it says yes.
+func Partitioned(rawURL string) bool {
+	scheme, _, _ := strings.Cut(rawURL, "://")
+	return !kinds[scheme].unpartitioned
 }
 
 // Check looks at the broker that rawURL names for everything that would stop a

@@ -169,6 +169,10 @@ func TestMappingFlagsThatContradictAreRefusedInASentence(t *testing.T) {
 		{"stream", "--cloudevents-mode binary", "--cloudevents-mode is given without --format cloudevents"},
 		{"stream", "--format cloudevents --cloudevents-mode both", "--cloudevents-mode is not a mode"},
 		{"stream", "--format cloudevents --cloudevents-source :", "--cloudevents-source is no URI"},
+		{"stream", "--partition-column p --sink amqp://h", "the sink has no partitions"},
+		{"stream", "--format debezium --debezium table.fields.additional.placement=p:partition --sink amqp://h", "the sink has no partitions"},
+		{"stream", "--sink amqp://h?exchange=&routing_key={key}", "a row could name any"},
+		{"stream", "--topic positions --checkpoint kafka://127.0.0.1:1/positions", "reserved"},
 		{"stream", "--format json", "--format is not a format"},
 	} {
 		args := slices.Concat([]string{c.command, "--slot", "x"}, strings.Fields(c.flags))

@@ -36,6 +36,11 @@ func (f *Format) Columns() []wal.Column {
 // Reserved is no name: placements alone make headers, and may repeat any.
 func (f *Format) Reserved(string) bool { return false }
 
+// Places says whether a column is placed as the partition.
+func (f *Format) Places() bool {
+	return slices.ContainsFunc(f.options.Placements, func(p Placement) bool { return p.Place == PlacePartition })
+}
+
 // DescribeBy gives the format the means to ask the catalog.
 func (f *Format) DescribeBy(describe func(schema, table string) ([]wal.ColumnFacts, error)) {
 	f.describe = describe

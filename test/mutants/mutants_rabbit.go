@@ -46,7 +46,7 @@ var rabbitMutants = []mutant{
 	},
 	{
 		name: "rabbit: a row's header chooses more queues",
-		file: "sink/rabbit_message.go", old: `name == "CC" || name == "BCC"`, new: `name == "BCC"`,
+		file: "sink/rabbit_message.go", old: `case "CC", "BCC",`, new: `case "BCC",`,
 		pkg: "./sink", test: "TestARowCannotRouteByItsHeaders",
 	},
 	{
