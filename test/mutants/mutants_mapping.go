@@ -50,6 +50,56 @@ var mappingMutants = []mutant{
 		pkg: "./outbox", test: "TestTheOfficialSDKReadsOurCloudEvents|TestSettingsThatMakeNoCloudEventsAreRefused",
 	},
 	{
+		name: "cloudevents: a quote in an attribute makes another member",
+		file: "outbox/cloudevents.go", old: `case c == '"' || c == '\\':`, new: `case c == '\\':`,
+		pkg: "./outbox", test: "FuzzCloudEvents",
+	},
+	{
+		name: "cloudevents: what begins with JSON is JSON",
+		file: "outbox/cloudevents.go", old: "case e.isJSON && !json.Valid(data):", new: "case e.isJSON && !json.Valid(data[:0]) && data[0] == ' ':",
+		pkg: "./outbox", test: "FuzzCloudEvents",
+	},
+	{
+		name: "tombstones: white space is one where only a null is",
+		file: "outbox/plan.go", old: "if p.mapping.Tombstones == EmptyTombstones && isBlank(m.Value) {", new: "if isBlank(m.Value) {",
+		pkg: "./outbox", test: "FuzzTombstones",
+	},
+	{
+		name: "tombstones: a null is let through although there are to be none",
+		file: "outbox/plan.go", old: "if value == nil && p.mapping.Tombstones == NoTombstones {", new: "if value == nil && p.mapping.Tombstones > NoTombstones {",
+		pkg: "./outbox", test: "FuzzTombstones",
+	},
+	{
+		name: "messages: an entry forges the position in capitals",
+		file: "outbox/header.go", old: "strings.EqualFold(key[:len(HeaderPrefix)], HeaderPrefix)", new: "strings.HasPrefix(key, HeaderPrefix)",
+		pkg: "./outbox", test: "FuzzMessage|FuzzRow",
+	},
+	{
+		name: "debezium: a row reaches any topic",
+		file: "outbox/topic.go", old: "\ttopic, err := t.router.finish(name)\n\tif err != nil {\n\t\treturn \"\", err\n\t}\n\tif n.known == nil || len(n.known) >= maxTopicNames {\n\t\tn.known = map[string]string{}\n\t}\n\tn.known[name] = topic", new: "\ttopic := name\n\tif n.known == nil || len(n.known) >= maxTopicNames {\n\t\tn.known = map[string]string{}\n\t}\n\tn.known[name] = topic",
+		pkg: "./outbox/debezium", test: "FuzzForgery",
+	},
+	{
+		name: "topics: a row can reach the topic of positions",
+		file: "pipeline/config.go", old: "own != \"\" {", new: "false && own != \"\" {",
+		pkg: "./cmd/outboxcdc", test: "TestMappingFlagsThatContradictAreRefusedInASentence",
+	},
+	{
+		name: "rabbit: a row reaches a queue of the broker's own",
+		file: "sink/rabbit_message.go", old: "case r.exchange == \"\" && s.routingKey != r.key && strings.HasPrefix(r.key, brokersOwn):", new: "case false:",
+		pkg: "./sink", test: "FuzzRabbitMessage|TestWhatRabbitMQCannotTakeIsADataError",
+	},
+	{
+		name: "rabbit: a row passes for a message that was here before",
+		file: "sink/rabbit_message.go", old: "\"BCC\", \"x-death\",", new: "\"BCC\",",
+		pkg: "./sink", test: "FuzzRabbitMessage|TestARowCannotRouteByItsHeaders",
+	},
+	{
+		name: "rabbit: an entry forges the key",
+		file: "sink/rabbit_message.go", old: "\ttable[rabbitKeyHeader] = tableValue(m.Key)\n", new: "\tif _, there := table[rabbitKeyHeader]; !there {\n\t\ttable[rabbitKeyHeader] = tableValue(m.Key)\n\t}\n",
+		pkg: "./sink", test: "FuzzRabbitMessage|TestARowCannotRouteByItsHeaders",
+	},
+	{
 		name: "topics: a pattern matches a part of a name",
 		file: "outbox/config.go", old: "`\\A(?:` + pattern + `)\\z`", new: "pattern",
 		pkg: "./outbox", test: "TestRoutesAndAllowListBoundWhatARowCanReach",
