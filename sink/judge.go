@@ -89,16 +89,16 @@ func errClosedTopic(name string) error {
 	return fault.NewOperator(errors.New("we may not write to topic "+name), "grant Write and Describe on the topic to our user")
 }
 
-// Reconsider is sink.Judge's.
+// Reconsider is sink.Judge's. How many partitions a topic has stays what it was when the
+// session began.
 func (k *kafka) Reconsider() {
-	clear(k.topics.never)
-	for name, limits := range k.topics.known {
-		if limits.closed {
-			delete(k.topics.known, name)
-			k.topics.partitions -= int(limits.partitions)
-		}
+	t := k.topics
+	clear(t.never)
+	for name, limits := range t.known {
+		t.frozen[name] = limits.partitions
 	}
-	k.topics.last = "" // whose bounds may be forgotten now
+	clear(t.known)
+	t.partitions, t.last = 0, ""
 }
 
 // Judge is sink.Judge's.

@@ -28,6 +28,7 @@ type topics struct {
 	logger *slog.Logger
 	known  map[string]bounds
 	never  map[string]refused // topics that were refused a moment ago; see judge
+	frozen map[string]int32   // partitions of topics that are looked at once more
 
 	partitions int // of all that are known
 
@@ -43,7 +44,7 @@ type bounds struct {
 }
 
 func newTopics(client *kgo.Client, o Options, limits *limits) *topics {
-	return &topics{client: client, create: o.CreateTopics, limits: limits, logger: o.Logger, known: make(map[string]bounds), never: make(map[string]refused)}
+	return &topics{client: client, create: o.CreateTopics, limits: limits, logger: o.Logger, known: make(map[string]bounds), never: make(map[string]refused), frozen: make(map[string]int32)}
 }
 
 const (
@@ -313,6 +314,9 @@ func (t *topics) remember(ctx context.Context, ready []readyTopic) error {
 	}
 	for _, topic := range ready {
 		name := topic.name
+		if count, again := t.frozen[name]; again {
+			topic.partitions = count
+		}
 		bytes, err := strconv.ParseInt(configs[name]["max.message.bytes"], 10, 32)
 		if err == nil && bytes > 0 {
 			t.limits.lower(name, int32(bytes))
