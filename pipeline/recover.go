@@ -83,6 +83,9 @@ func (r *recovery) recover(ctx context.Context, stop <-chan struct{}, conn *wal.
 	if err := r.judge(ctx, conn); err != nil {
 		return err
 	}
+	if err := r.nothingParked(ctx, conn); err != nil {
+		return err
+	}
 	// Whatever can be known to fail comes before the old slot goes.
 	if err := r.prepare(ctx, conn); err != nil {
 		return err
@@ -108,6 +111,32 @@ func (r *recovery) recover(ctx context.Context, stop <-chan struct{}, conn *wal.
 	}
 	failpoint.Pass(failpoint.RecoverSent)
 	return r.save(ctx, born)
+}
+
+// nothingParked refuses to send rows past those that are parked, whose positions are
+// lower: who drops what is not above the highest that it knows would not see them when
+// they come. No stream can send or drop them while the slot is lost, so what is to be
+// dropped is, here.
+func (r *recovery) nothingParked(ctx context.Context, conn *wal.Conn) error {
+	system := r.e.identity.System
+	count, err := conn.Parked(ctx, system)
+	if err != nil || count.Rows == 0 {
+		return err
+	}
+	parking := wal.NewParking(r.config.Wal, system)
+	defer parking.Close() //nolint:errcheck // what it has done is durable
+	dropped, err := parking.DropAsked(ctx)
+	if err != nil {
+		return err
+	}
+	if dropped > 0 {
+		r.config.Logger.Warn("parked rows dropped", slog.Int64("rows", dropped))
+	}
+	if int64(count.Rows) == dropped {
+		return nil
+	}
+	return fault.NewOperator(fmt.Errorf("%d rows are parked, and what is sent from the table would overtake them", int64(count.Rows)-dropped),
+		"look at them with outboxcdc dlq list and show, ask with outboxcdc dlq drop --all --wait 1ms, and recover again; insert anew what is needed of them afterwards")
 }
 
 // judge refuses where there is nothing to recover, or nothing to recover from.

@@ -104,6 +104,13 @@ func (p *Parking) AskDrop(ctx context.Context, f ParkedFilter) (rows int64, err 
 	return p.change(ctx, "ask for a drop", "UPDATE outboxcdc.parked SET asked = '"+AskDrop+"' WHERE "+p.where(f))
 }
 
+// DropAsked drops all rows that are to be dropped, where no stream can, and says how many
+// they were.
+func (p *Parking) DropAsked(ctx context.Context) (rows int64, err error) {
+	return p.change(ctx, "drop parked rows", "UPDATE outboxcdc.parked SET state = '"+ParkedDropped+"', asked = NULL, settled_at = clock_timestamp() WHERE "+
+		p.ours()+" AND state = 'parked' AND asked = '"+AskDrop+"'")
+}
+
 // Count counts what is parked, and of how many rows something is asked.
 func (p *Parking) Count(ctx context.Context) (count ParkedCount, asked int, err error) {
 	err = p.use(ctx, "count the parked rows", func(ctx context.Context) error {
