@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/failpoint"
@@ -245,6 +246,149 @@ func TestDroppedRowsArePassedAndTheRestFollowsThroughADeath(t *testing.T) {
 	}
 	if !slices.Equal(slices.Compact(numbers), []int64{1, 3, 4}) {
 		t.Errorf("the events of p-0 are %v, want 1, 3 and 4", numbers)
+	}
+	if status := s.stop(t); status != 0 {
+		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
+	}
+}
+
+// TestWhatKafkaRefusesIsParkedAndComesBackWhenItIsMended has a topic that is missing, a
+// message that is too large, and one that the broker refuses with the batch it is in,
+// for its time.
+func TestWhatKafkaRefusesIsParkedAndComesBackWhenItIsMended(t *testing.T) {
+	t.Parallel()
+	p := newParkLine(t)
+	topic := func(name string) string { return p.topic + "." + name }
+	p.kafka.CreateTopic(t, topic("good"), 1, nil)
+	p.kafka.CreateTopic(t, topic("small"), 1, map[string]string{"max.message.bytes": "2000"})
+	p.kafka.CreateTopic(t, topic("young"), 1, map[string]string{"message.timestamp.before.max.ms": "3600000"})
+	write := func(id, event string, size int, old bool) {
+		t.Helper()
+		at := "now()"
+		if old {
+			at = "now() - interval '1 day'"
+		}
+		if _, err := p.sql.Exec(walContext(t), `insert into outbox (aggregate_type, aggregate_id, event_type, payload, created_at)
+			values ('order', $1, $2, to_jsonb(repeat('x', $3)), `+at+`)`, id, event, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sinkURL := "kafka://" + strings.Join(p.kafka.Bootstrap(), ",")
+	s := stream(t, append([]string{
+		"--sink", sinkURL, "--topic", p.topic + ".{event_type}", "--timestamp-column", "created_at", "--http", "off",
+	}, p.flags...)...)
+	eventually(t, time.Minute, "it streams", s.says("msg=streaming"))
+	write("missing", "absent", 1, false)
+	write("large", "small", 3000, false)
+	for range 20 {
+		write("young", "young", 10, false)
+	}
+	write("old", "young", 10, true)
+	for range 20 {
+		write("young", "young", 10, false)
+	}
+	for _, id := range []string{"missing", "large", "old", "sound"} {
+		write(id, "good", 1, false)
+	}
+	p.passed(t, s)
+	for _, r := range p.kafka.Records(t, topic("good")) {
+		// What is found before it is sent keeps its aggregate back on all topics; what the
+		// broker refuses afterwards, on its own.
+		if id := string(r.Key); id != "sound" && id != "old" {
+			t.Errorf("an event of aggregate %s came while it was parked", id)
+		}
+	}
+	list := p.dlq(t, "list")
+	for _, text := range []string{"does not exist", "is larger than the 2000", "the broker refuses the time of an event", "6 rows of 3 aggregates are parked"} {
+		if !strings.Contains(list, text) {
+			t.Errorf("dlq list does not say %q:\n%s", text, list)
+		}
+	}
+	t.Logf("dlq list:\n%s", list)
+	out, status := outboxcdc(t, slices.Concat([]string{"dlq", "retry"}, p.base, []string{"--aggregate-id", "large"})...)
+	if status != fault.ExitData || !strings.Contains(out, "cannot be sent still") {
+		t.Errorf("a retry of what is too large still ended with %d: %s", status, out)
+	}
+	p.kafka.CreateTopic(t, topic("absent"), 1, nil)
+	alterTopic(t, p.kafka, topic("small"), "max.message.bytes", "1000000")
+	alterTopic(t, p.kafka, topic("young"), "message.timestamp.before.max.ms", "864000000")
+	out = p.dlq(t, "retry", "--all")
+	t.Logf("dlq retry:\n%s", out)
+	if !strings.Contains(out, "0 rows of 0 aggregates are parked now") {
+		t.Errorf("dlq retry prints %s\n%s", out, p.dlq(t, "list"))
+	}
+	for name, want := range map[string]int{"absent": 1, "small": 1, "young": 42, "good": 4} {
+		seen := map[string]bool{}
+		for _, r := range p.kafka.Records(t, topic(name)) {
+			seen[headerOf(t, r, "id")] = true
+		}
+		if len(seen) != want {
+			t.Errorf("topic %s holds %d events, want %d", name, len(seen), want)
+		}
+	}
+	if status := s.stop(t); status != 0 {
+		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
+	}
+}
+
+// passed waits until the slot has passed what was written, without another event.
+func (p *parkLine) passed(t *testing.T, s *streamer) {
+	t.Helper()
+	var last string
+	if err := p.sql.QueryRow(walContext(t), "select pg_current_wal_insert_lsn()::text from outbox order by seq desc limit 1").Scan(&last); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.sql.Exec(walContext(t), `insert into outbox (aggregate_type, aggregate_id, event_type, payload) values ('order', 'last', 'young', '{}')`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Minute, "the slot is confirmed up to the last event", func() bool { return s.over() || !p.behind(t, last) })
+	if s.over() {
+		t.Fatalf("the stream ended:\n%s", s.log)
+	}
+}
+
+func alterTopic(t *testing.T, kafka *servers.KafkaServer, topic, name, value string) {
+	t.Helper()
+	answers, err := kadm.NewClient(kafka.Client(t)).AlterTopicConfigs(walContext(t), []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: &value}}, topic)
+	if err == nil {
+		_, err = answers.On(topic, nil)
+	}
+	if err != nil {
+		t.Fatalf("set %s of %s: %v", name, topic, err)
+	}
+}
+
+// TestWhatNoQueueTakesIsParkedAndComesBackInOrder has a message that RabbitMQ returns.
+func TestWhatNoQueueTakesIsParkedAndComesBackInOrder(t *testing.T) {
+	t.Parallel()
+	l := newRabbitLine(t, servers.SharedRabbit(t))
+	dead := l.name + "-dead"
+	l.rabbit.Queue(t, dead, nil)
+	l.rabbit.Bind(t, dead, l.name, "outbox.dead-letter")
+	l.rabbit.Bind(t, l.name, l.name, "outbox.event.order")
+	s := stream(t, l.args("--http", "off", "--on-error", "park")...)
+	l.event(t, "order", "42", "1")
+	l.event(t, "invoice", "42", "2") // nobody has bound a queue for invoices
+	l.event(t, "invoice", "42", "3")
+	l.event(t, "order", "42", "4")
+	eventually(t, time.Minute, "two rows are parked", func() bool { return strings.Count(s.log.String(), `msg="row parked"`) == 2 })
+	eventually(t, time.Minute, "the dead letters are there", func() bool { return len(rabbitMessages(t, l.rabbit, dead)) >= 2 })
+	l.rabbit.Bind(t, l.name, l.name, "outbox.event.invoice")
+	out := mustRun(t, "dlq", "retry", "--slot", l.slot, "--database-url", l.db.URL, "--aggregate-type", "invoice", "--aggregate-id", "42")
+	if !strings.Contains(out, "0 rows of 0 aggregates are parked now") {
+		t.Errorf("dlq retry prints %s", out)
+	}
+	var invoices []string
+	seen := map[string]bool{}
+	for _, m := range rabbitMessages(t, l.rabbit, l.name) {
+		text := strings.Trim(string(m.Value), `"`)
+		if !seen[text] && (text == "2" || text == "3") {
+			invoices = append(invoices, text)
+		}
+		seen[text] = true
+	}
+	if len(seen) != 4 || !slices.Equal(invoices, []string{"2", "3"}) {
+		t.Errorf("the queue holds %v, invoices in order %q, want all four", seen, invoices)
 	}
 	if status := s.stop(t); status != 0 {
 		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
