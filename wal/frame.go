@@ -95,6 +95,9 @@ func (f *frameReader) fill() error {
 	}
 }
 
+// room says whether fill can read without a larger buffer.
+func (f *frameReader) room() bool { return f.end < len(f.buf) }
+
 func (f *frameReader) makeRoom() error {
 	if err := f.checkLength(); err != nil {
 		return err

@@ -39,6 +39,7 @@ const (
 // small ones, each a batch of its own.
 type pace struct {
 	await    func(bytes int) error // waits until so much is there; nil where that cannot be done
+	naps     bool                  // await waits for the clock alone
 	since    time.Time             // beginning of the window
 	messages int                   // in the window
 	windows  int                   // that were busy, in a row
@@ -53,22 +54,56 @@ type awaiter interface {
 	AwaitRead(bytes int) error
 }
 
-// newPace is for TCP. Any other connection is read at once always: a poll for a Unix
-// socket knows no mark, and one that is encrypted gives out one record of the
-// walsender's at a time, and holds others that a wait would leave lying.
-func newPace(conn net.Conn) pace {
+// newPace is for TCP, with or without TLS, which has a readAhead under it then, and for
+// Unix sockets. Any other connection is read at once always.
+func newPace(conn net.Conn, under *readAhead) pace {
 	if a, ok := conn.(awaiter); ok {
 		return pace{await: a.AwaitRead}
 	}
-	socket, ok := conn.(*net.TCPConn)
-	if !ok {
+	if under != nil {
+		conn = under.Conn
+	}
+	switch socket := conn.(type) {
+	case *net.UnixConn:
+		return pace{await: nap, naps: true}
+	case *net.TCPConn:
+		raw, err := socket.SyscallConn()
+		if err != nil {
+			return pace{}
+		}
+		await := awaitRead(raw)
+		if await == nil {
+			return pace{await: nap, naps: true}
+		}
+		return pace{await: unlessHeld(under, await)}
+	default:
 		return pace{}
 	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return pace{}
+}
+
+// unlessHeld does not wait for the socket while something that was read ahead is left.
+func unlessHeld(under *readAhead, await func(bytes int) error) func(bytes int) error {
+	if under == nil {
+		return await
 	}
-	return pace{await: awaitRead(raw)}
+	return func(bytes int) error {
+		if under.holds() {
+			return nil
+		}
+		return await(bytes)
+	}
+}
+
+// napTime lets some dozens of messages pile up. A Unix socket holds some hundreds of
+// small ones, and the walsender should not fill it and fall asleep over it.
+const napTime = 500 * time.Microsecond
+
+// nap is a wait where the kernel has no mark, as for a Unix socket, or is not known to:
+// who sleeps by the clock is not woken by each message. What one nap brings is little,
+// so there are several of them, with reads in between.
+func nap(int) error {
+	time.Sleep(napTime)
+	return nil
 }
 
 // got counts messages of the server that were taken.

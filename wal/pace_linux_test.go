@@ -66,14 +66,22 @@ func TestTheKernelWaitsAndForgets(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotTCPIsReadAtOnce(t *testing.T) {
+func TestWhatIsNoSocketIsReadAtOnce(t *testing.T) {
 	here, _ := loopback(t)
-	if newPace(here).await == nil {
-		t.Error("a TCP connection is not waited on")
-	}
-	for name, conn := range map[string]net.Conn{"none": nil, "Unix": &net.UnixConn{}, "TLS": tls.Client(here, &tls.Config{MinVersion: tls.VersionTLS13})} {
-		if newPace(conn).await != nil {
-			t.Errorf("%s: would be waited on", name)
+	under := &readAhead{Conn: here}
+	for name, c := range map[string]struct {
+		conn  net.Conn
+		under *readAhead
+		waits bool
+	}{
+		"TCP":                   {here, nil, true},
+		"Unix":                  {&net.UnixConn{}, nil, true},
+		"TLS":                   {tls.Client(under, &tls.Config{MinVersion: tls.VersionTLS13}), under, true},
+		"TLS of another socket": {tls.Client(here, &tls.Config{MinVersion: tls.VersionTLS13}), nil, false},
+		"none":                  {nil, nil, false},
+	} {
+		if p := newPace(c.conn, c.under); (p.await != nil) != c.waits {
+			t.Errorf("%s: is waited on: %v, want %v", name, p.await != nil, c.waits)
 		}
 	}
 }

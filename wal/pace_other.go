@@ -6,4 +6,4 @@ import "syscall"
 
 // awaitRead is nil: elsewhere a poll does not respect a low-water mark, or is not
 // known to.
-func awaitRead(syscall.RawConn) func(bytes int) error { return nil }
+func awaitRead(syscall.RawConn) func(bytes int) error { return nap }

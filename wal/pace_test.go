@@ -2,8 +2,11 @@ package wal
 
 import (
 	"errors"
+	"io"
+	"net"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -124,4 +127,46 @@ func TestASystemWithoutTheMarkIsAskedOnce(t *testing.T) {
 	if l.waits != 1 {
 		t.Errorf("asked %d times for what the system refuses, want once", l.waits)
 	}
+}
+
+// trickle is a connection on which a message comes with each read, at once.
+type trickle struct {
+	net.Conn
+
+	reads int
+}
+
+func (c *trickle) SetReadDeadline(time.Time) error { return nil }
+
+func (c *trickle) Read(p []byte) (int, error) {
+	c.reads++
+	if c.reads > 1000 {
+		return 0, io.EOF
+	}
+	return copy(p, []byte{'d', 0, 0, 0, 9, 1, 2, 3, 4, 5}), nil
+}
+
+func TestWhereTheKernelDoesNotGatherTheReaderDoesForTwoMilliseconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := &trickle{}
+		s := newStream(conn, newFrameReader(conn), Config{}, 0)
+		s.pace = pace{await: nap, naps: true, waited: true, windows: busyWindows, since: time.Now(), messages: 1 << 20}
+		began := time.Now()
+		if err := errors.Join(s.gather(began), s.fill()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took < coalesceTime || took > coalesceTime+napTime {
+			t.Errorf("gathered for %v, want %v", took, coalesceTime)
+		}
+		if got, want := s.frames.buffered()/10, int(coalesceTime/napTime); got != want {
+			t.Errorf("%d messages in one piece, want the %d that came meanwhile", got, want)
+		}
+		conn.reads = 1000
+		if err := s.gather(began.Add(time.Hour)); err != nil {
+			t.Errorf("the end of the connection is %v while gathering, want that the next read finds it", err)
+		}
+		if s.fill() == nil {
+			t.Error("the end of the connection is not found")
+		}
+	})
 }

@@ -39,6 +39,7 @@ const (
 type Stream struct {
 	conn   net.Conn
 	frames *frameReader
+	ahead  *readAhead // under TLS; nil without
 	rows   assembler
 	pace   pace
 	config Config
@@ -104,8 +105,9 @@ func newStream(conn net.Conn, frames *frameReader, config Config, from LSN) *Str
 	if interval == 0 {
 		interval = DefaultStatusInterval
 	}
+	under := aheadOf(conn)
 	s := &Stream{
-		conn: conn, frames: frames, pace: newPace(conn), config: config, logger: logger,
+		conn: conn, frames: frames, ahead: under, pace: newPace(conn, under), config: config, logger: logger,
 		interval: interval, tick: min(interval/10, time.Second/2),
 		silence: config.Silence,
 	}
@@ -241,11 +243,26 @@ func (s *Stream) gather(now time.Time) error {
 	if !s.pace.wants(now) {
 		return nil
 	}
-	if err := s.setDeadline(now.Add(coalesceTime)); err != nil {
+	until := now.Add(coalesceTime)
+	if err := s.setDeadline(until); err != nil {
 		return err
 	}
 	s.pace.wait()
+	if s.pace.naps {
+		s.pile(until)
+	}
 	return nil
+}
+
+// pile gathers in the buffer what the kernel cannot be asked to gather. What is wrong
+// with the connection the next fill finds.
+func (s *Stream) pile(until time.Time) {
+	for s.frames.room() && s.frames.buffered() < coalesceBytes && time.Now().Before(until) {
+		if s.fill() != nil {
+			return
+		}
+		s.pace.wait()
+	}
 }
 
 func (s *Stream) setDeadline(at time.Time) error {
@@ -255,18 +272,32 @@ func (s *Stream) setDeadline(at time.Time) error {
 	return nil
 }
 
-// fill reads once. No bytes before the deadline are no error: it is the tick.
+// fill reads once, under TLS all records that came with the first. No bytes before the
+// deadline are no error: it is the tick.
 func (s *Stream) fill() error {
 	err := s.frames.fill()
 	switch {
 	case err == nil:
 		s.heard = time.Now()
+		s.drain()
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil
 	default:
 		return s.explainRead(err)
 	}
+}
+
+// drain takes the records that are here already. What is wrong with one of them the
+// next fill finds as well: an error of TLS stays.
+func (s *Stream) drain() {
+	if s.ahead == nil {
+		return
+	}
+	s.ahead.dry = true
+	for s.frames.room() && s.frames.fill() == nil {
+	}
+	s.ahead.dry = false
 }
 
 // take passes on everything that is in the read buffer.

@@ -117,13 +117,17 @@ func attended(settings *pgconn.Config, dial pgconn.DialFunc) {
 		if err != nil {
 			return nil, err
 		}
-		return &doorman{Conn: conn}, nil
+		return &doorman{Conn: &readAhead{Conn: conn}}, nil
 	}
 	settings.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, conn net.Conn) (net.Conn, error) {
-		if d, ok := conn.(*doorman); ok {
-			return d.Conn, nil // as it came: a stream looks at what kind of socket it has
+		d, ok := conn.(*doorman)
+		if !ok {
+			return conn, nil
 		}
-		return conn, nil
+		if f, ok := d.Conn.(*readAhead); ok {
+			return f.Conn, nil // as it came: a stream looks at what kind of socket it has
+		}
+		return d.Conn, nil
 	}
 }
 

@@ -86,6 +86,8 @@ func postgresSettings() map[string]string {
 		"checkpoint_timeout": "1h",
 		"max_wal_size":       "64GB",
 		"shared_buffers":     "512MB",
+		// Beside the data, where the server is at home.
+		"unix_socket_directories": ".",
 	}
 }
 

@@ -16,7 +16,7 @@ func TestBenchRuns(t *testing.T) {
 	defer cancel()
 	var out bytes.Buffer
 	err := run(ctx, []string{
-		"-parts", "drain,latency,handover,idle,split,server", "-rounds", "1", "-events", "2000", "-rates", "1000", "-traffic", "200ms", "-idle", "200ms",
+		"-parts", "drain,latency,handover,idle,split,server,ways", "-rounds", "1", "-events", "2000", "-rates", "1000", "-traffic", "200ms", "-idle", "200ms",
 	}, &out)
 	if err != nil {
 		t.Fatalf("%v; it printed:\n%s", err, out.String())
@@ -27,8 +27,8 @@ func TestBenchRuns(t *testing.T) {
 		lean = 0
 	}
 	for start, want := range map[string]int{
-		"| six columns, binary ": lean,
-		"| " + ours:              shapes, "| " + coalesced: shapes, // drains
+		"| six columns, binary ": lean, "| " + ours + " over ": 3 * shapes,
+		"| " + ours: shapes, "| " + coalesced: shapes, // drains
 		"| 1000     | " + ours: 2, "| 1000     | " + bare: 2, // latency, hand-over
 		"| 4     | ": 1, // slots
 		"idle for ":  1,

@@ -28,6 +28,7 @@ type entry struct {
 	database string
 	form     string // of topics
 	http     string // an address to listen on
+	way      way    // to Postgres; TCP when empty
 }
 
 // ours, coalesced, bare and recvlogical are the names of the contestants.
@@ -57,7 +58,7 @@ func (b *bench) contestants() []contestant {
 func runOurs(ctx context.Context, b *bench, e entry) *exec.Cmd {
 	args := append([]string{"stream", "--sink", "kafka://" + b.brokers(), "--topic", e.form, "--http", e.http}, e.flags()...)
 	cmd := exec.CommandContext(ctx, b.binary, args...) //nolint:gosec // our own command
-	cmd.Env = append(os.Environ(), "OUTBOXCDC_DATABASE_URL="+b.postgres.URL(e.database))
+	cmd.Env = append(os.Environ(), "OUTBOXCDC_DATABASE_URL="+b.url(e))
 	return cmd
 }
 
@@ -81,8 +82,7 @@ func runRecvlogical(ctx context.Context, b *bench, e entry, more ...string) *exe
 		"--option", "proto_version=1", "--option", "publication_names=" + publication, "--dbname", "dbname=" + e.database,
 	}, more...)
 	cmd := exec.CommandContext(ctx, b.recv, args...) //nolint:gosec // found by name
-	host, port, _ := net.SplitHostPort(b.postgres.Address())
-	cmd.Env = append(os.Environ(), "PGHOST="+host, "PGPORT="+port, "PGUSER="+b.postgres.User(), "PGPASSWORD="+b.postgres.Password())
+	cmd.Env = append(os.Environ(), b.place(e)...)
 	return cmd
 }
 

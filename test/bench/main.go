@@ -64,6 +64,7 @@ func parts() []part {
 		{"growth", measureGrowth},
 		{"split", measureSplit},
 		{"server", measureServer},
+		{"ways", measureWays},
 		{"profile", measureProfile},
 	}
 }

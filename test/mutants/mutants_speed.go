@@ -30,9 +30,29 @@ var speedMutants = []mutant{
 		pkg: "./wal", test: "TestTheKernelWaitsAndForgets",
 	},
 	{
-		name: "speed: records of TLS are left lying while more is waited for",
-		file: "wal/pace.go", old: "\tsocket, ok := conn.(*net.TCPConn)\n", new: "\tif s, ok := conn.(interface{ NetConn() net.Conn }); ok {\n\t\tconn = s.NetConn()\n\t}\n\tsocket, ok := conn.(*net.TCPConn)\n",
-		pkg: "./wal", test: "TestWhatIsNotTCPIsReadAtOnce",
+		name: "speed: what was read ahead is left lying while more is waited for",
+		file: "wal/pace.go", old: "\t\tif under.holds() {\n\t\t\treturn nil\n\t\t}\n", new: "",
+		pkg: "./wal", test: "TestWhatWasReadAheadIsNotWaitedFor",
+	},
+	{
+		name: "speed: from a Unix socket each read is a batch",
+		file: "wal/stream.go", old: "\t\ts.pile(until)\n", new: "",
+		pkg: "./wal", test: "TestWhereTheKernelDoesNotGather",
+	},
+	{
+		name: "speed: under TLS each record is a batch",
+		file: "wal/stream.go", old: "\t\ts.drain()\n", new: "",
+		pkg: "./wal", test: "TestRecordsThatCameTogetherAreReadTogether",
+	},
+	{
+		name: "tls: a reader that is not to wait never waits again",
+		file: "wal/stream.go", old: "\ts.ahead.dry = false\n", new: "",
+		pkg: "./wal", test: "TestARecordThatCameInHalf",
+	},
+	{
+		name: "tls: half a record is the end of the stream",
+		file: "wal/readahead.go", old: "func (dryError) Temporary() bool { return true }", new: "func (dryError) Temporary() bool { return false }",
+		pkg: "./wal", test: "TestARecordThatCameInHalf",
 	},
 	{
 		name: "speed: a crate is used again while one of its messages is not acked",
