@@ -91,7 +91,7 @@ want() { # text, command: what it prints holds the text
   case $out in *"$text"*) ;; *) echo "$* printed: $out; want: $text" >&2; exit 1 ;; esac
 }
 locked=(docker run --rm --network none --read-only --cap-drop ALL --security-opt no-new-privileges)
-want "$(git rev-parse --short=12 HEAD)" "${locked[@]}" outboxcdc:local version
+want "$(git -C "$work/source" rev-parse --short=12 HEAD)" "${locked[@]}" outboxcdc:local version
 want outboxcdc "${locked[@]}" --user 12345:12345 outboxcdc:local version
 want 65532:65532 docker image inspect --format '{{.Config.User}}' outboxcdc:local
 # Without a command it streams; what is missing is said in a sentence, and no shell is there.
