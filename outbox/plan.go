@@ -119,6 +119,19 @@ func (p *Plan) Topics() []string {
 	return slices.Compact(topics)
 }
 
+// Templates are the templates of topics that rows name, so that they are not known
+// beforehand. A Whole format has none: it names topics by its own rules.
+func (p *Plan) Templates() []string {
+	var templates []string
+	for i := range p.tables {
+		if _, static := p.tables[i].router.static(); !static && !p.tables[i].whole {
+			templates = append(templates, p.tables[i].router.String())
+		}
+	}
+	slices.Sort(templates)
+	return slices.Compact(templates)
+}
+
 // Column is where the column of a role is among the columns of a table's rows; -1 when
 // it has none.
 func (p *Plan) Column(table int, role Role) int {

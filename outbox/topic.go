@@ -19,6 +19,18 @@ type template struct {
 	columns []string
 }
 
+// String is the template as it was written.
+func (t *template) String() string {
+	var b strings.Builder
+	for i, text := range t.text {
+		b.WriteString(text)
+		if i < len(t.columns) {
+			b.WriteString("{" + t.columns[i] + "}")
+		}
+	}
+	return b.String()
+}
+
 const templateAdvice = "write letters, digits, dots, dashes and underscores, with columns in braces as in outbox.event.{aggregate_type}"
 
 // parseTemplate reads a template. The error is a usage error.

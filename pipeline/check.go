@@ -41,7 +41,26 @@ func CheckDatabase(ctx context.Context, config Config, conn *wal.Conn) ([]fault.
 		// Its fix would make a slot that the position refuses.
 		findings = slices.DeleteFunc(findings, func(f fault.Finding) bool { return f.Code == wal.CodeSlotMissing })
 	}
-	return append(findings, position), nil
+	return append(append(findings, position), namedByRows(config)...), nil
+}
+
+// codeTemplate is the finding about topics that are not known beforehand.
+const codeTemplate = "topic.by_row"
+
+// namedByRows says which topics nobody can look at before the rows come.
+func namedByRows(config Config) []fault.Finding {
+	plan, err := outbox.NewPlan(config.Outbox, config.Wal.Tables)
+	if err != nil {
+		return nil // which who asks has been told
+	}
+	var findings []fault.Finding
+	for _, template := range plan.Templates() {
+		findings = append(findings, fault.Finding{
+			Code: codeTemplate, Subject: "topics " + template,
+			Problem: "they are named by rows: each is looked up when its first row comes, and a stream without --create-topics stops at one that does not exist",
+		})
+	}
+	return findings
 }
 
 // codeFormat is the finding about a table that the format cannot write.

@@ -423,8 +423,10 @@ func (r *Runner) trail(ctx context.Context) error {
 func (r *Runner) watch(ctx context.Context, stream *wal.Stream, keeper *saver) error {
 	watching, notice := context.WithCancelCause(ctx)
 	defer notice(nil)
+	told := map[string]bool{}
 	err := wal.Watch(watching, r.config.Wal, r.config.WatchInterval, &r.memory, func(seen wal.WatchState) {
 		r.board.look(seen)
+		r.tell(told)
 		keeper.offer(seen.Sample)
 		// Looked at before our own position, which only grows: so a slot that is
 		// ahead was moved by someone else.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/outboxcdc/outboxcdc/outbox"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
-	"github.com/outboxcdc/outboxcdc/sink"
 	"github.com/outboxcdc/outboxcdc/wal"
 )
 
@@ -22,6 +21,7 @@ type WaitingRow struct {
 	Time    time.Time `json:"committed_at"`
 	Table   string    `json:"table"`
 	Columns []Column  `json:"columns"`
+	Topic   string    `json:"topic,omitempty"`   // where it goes; empty when it cannot be sent
 	Problem string    `json:"problem,omitempty"` // why it cannot be sent; empty when it can
 }
 
@@ -111,7 +111,11 @@ func waiting(tables []wal.Table, row *wal.Row, mapper *outbox.Mapper) WaitingRow
 		}
 		w.Columns = append(w.Columns, c)
 	}
-	if _, err := mapper.Map([]wal.Row{*row}, []sink.Message(nil)); err != nil {
+	messages, err := mapper.Map([]wal.Row{*row}, nil)
+	if len(messages) > 0 {
+		w.Topic = messages[0].Topic
+	}
+	if err != nil {
 		w.Problem = err.Error()
 		if known, ok := errors.AsType[*fault.Error](err); ok {
 			w.Problem = known.Err.Error()

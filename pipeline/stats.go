@@ -46,6 +46,10 @@ type Stats struct {
 	// it does, or does not say.
 	Stalled string
 
+	// Unreached is what went wrong last on the way to the broker, one sentence; empty
+	// when the latest try went well, or the sink does not say. It may be behind it by now.
+	Unreached string
+
 	Rows     uint64       // sent since the process began, redeliveries included
 	Bytes    uint64       // of those rows' columns
 	Topics   []TopicCount // what of them went where
@@ -135,21 +139,22 @@ func (c *counters) sent(batch wal.Batch, messages []sink.Message) {
 
 // board holds the parts of Stats that change with a session.
 type board struct {
-	mu       sync.Mutex
-	state    State
-	reason   string
-	sessions uint64
-	slot     wal.Slot
-	logEnd   wal.LSN
-	slotAt   time.Time
-	err      string
-	errAt    time.Time
-	broken   map[fault.Class]uint64
-	inFlight func() int
-	read     func() wal.LSN
-	marks    func() (acked, sent checkpoint.Mark)
-	oldest   func() (time.Time, bool)
-	stalled  func() string // nil where the sink does not say
+	mu        sync.Mutex
+	state     State
+	reason    string
+	sessions  uint64
+	slot      wal.Slot
+	logEnd    wal.LSN
+	slotAt    time.Time
+	err       string
+	errAt     time.Time
+	broken    map[fault.Class]uint64
+	inFlight  func() int
+	read      func() wal.LSN
+	marks     func() (acked, sent checkpoint.Mark)
+	oldest    func() (time.Time, bool)
+	stalled   func() string // nil where the sink does not say
+	unreached func() string // nil where the sink does not say
 }
 
 func (b *board) set(state State, reason string) {
@@ -176,7 +181,10 @@ func (b *board) begin(s *session) {
 	b.read = s.read
 	b.oldest = s.tracker.Oldest
 	b.inFlight = s.budget.used
-	b.stalled = nil
+	b.stalled, b.unreached = nil, nil
+	if seeker, ok := s.sink.(sink.Seeker); ok {
+		b.unreached = seeker.Unreached
+	}
 	if staller, ok := s.sink.(sink.Staller); ok {
 		b.stalled = staller.Stalled
 	}
@@ -222,6 +230,9 @@ func (r *Runner) Stats() Stats {
 	}
 	if b.stalled != nil {
 		s.Stalled = b.stalled()
+	}
+	if b.unreached != nil {
+		s.Unreached = b.unreached()
 	}
 	s.State, s.Reason, s.Sessions = b.state, b.reason, b.sessions
 	s.Slot, s.LogEnd, s.SlotLookedAt = b.slot, b.logEnd, b.slotAt

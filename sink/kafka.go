@@ -44,6 +44,7 @@ type kafka struct {
 	linger  time.Duration
 	logger  *slog.Logger
 	caught  func(bug error) // ends the line
+	dialer  *kafkaDialer
 
 	closing   chan struct{} // closed by Close
 	closeOnce sync.Once
@@ -90,6 +91,14 @@ func (s *kafkaSettings) open(ctx context.Context, o Options) (Sink, error) {
 	return k, nil
 }
 
+// Unreached is Seeker's.
+func (k *kafka) Unreached() string {
+	if err := k.dialer.unreached.get(); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
 // connect makes the sink without waiting for anything.
 func (s *kafkaSettings) connect(o Options) (*kafka, *kafkaDialer, error) {
 	secure, err := s.security.config()
@@ -109,6 +118,7 @@ func (s *kafkaSettings) connect(o Options) (*kafka, *kafkaDialer, error) {
 	k.caught = func(bug error) { k.line.fail(func() error { return bug }) } //nolint:errcheck // told by the acks of what is open, and by Send
 	limits := newLimits(s.maxRequest)
 	dialer := &kafkaDialer{network: o.Dial, tls: secure, barrier: &barrier{line: k.line}}
+	k.dialer = dialer
 	options := append(s.options(o, limits), dialer.options(s)...)
 	k.client, err = kgo.NewClient(append(options, kgo.RecordPartitioner(k.spread))...)
 	if err != nil {

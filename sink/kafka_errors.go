@@ -19,6 +19,9 @@ type lastError struct{ value atomic.Pointer[error] }
 
 func (l *lastError) set(err error) { l.value.Store(&err) }
 
+// forget makes it none.
+func (l *lastError) forget() { l.value.Store(nil) }
+
 func (l *lastError) get() error {
 	if err := l.value.Load(); err != nil {
 		return *err

@@ -107,9 +107,15 @@ func anOutageFailsNothing(t *testing.T, proxy bool) {
 			time.Sleep(2 * time.Second)
 			network.begin()
 			time.Sleep(time.Hour)
+			if got := unreached(t, s); !proxy && !strings.Contains(got, "no route to host") {
+				t.Errorf("what kept us from the broker is %q, want the network's own words", got)
+			}
 			network.end()
 		}
 		time.Sleep(time.Minute)
+		if got := unreached(t, s); got != "" {
+			t.Errorf("after the outage we are kept from the broker by %q", got)
+		}
 		stop.Store(true)
 		sending.Wait()
 		flush(t, s)
@@ -120,6 +126,15 @@ func anOutageFailsNothing(t *testing.T, proxy bool) {
 			t.Errorf("stored differs from sent (-sent +stored):\n%s", diff)
 		}
 	})
+}
+
+func unreached(tb testing.TB, s sink.Sink) string {
+	tb.Helper()
+	seeker, ok := s.(sink.Seeker)
+	if !ok {
+		tb.Fatal("the sink does not say what keeps it from its broker")
+	}
+	return seeker.Unreached()
 }
 
 func byKey(msgs []sink.Message) map[string][]string {

@@ -199,7 +199,9 @@ type kafkaDialer struct {
 	network func(ctx context.Context, network, address string) (net.Conn, error)
 	tls     *tls.Config
 	barrier *barrier
-	last    lastError
+	last    lastError // for who asks why nothing could be opened
+
+	unreached lastError // the same, until a broker was reached
 }
 
 const dialTimeout = 10 * time.Second
@@ -210,14 +212,21 @@ func (d *kafkaDialer) dial(ctx context.Context, network, address string) (net.Co
 	conn, err := d.network(ctx, network, address)
 	if err != nil {
 		err = asDialError(err, network)
-		d.last.set(err)
+		d.failed(err)
 		return nil, err
 	}
 	if conn, err = d.secure(ctx, conn, address); err != nil {
-		d.last.set(err)
+		d.failed(err)
 		return nil, err
 	}
+	d.unreached.forget()
 	return &guardedConn{Conn: conn, barrier: d.barrier}, nil
+}
+
+// failed keeps why a broker was not reached.
+func (d *kafkaDialer) failed(err error) {
+	d.last.set(err)
+	d.unreached.set(err)
 }
 
 // asDialError gives errors of a simulated network the type of the real one's: the

@@ -248,7 +248,7 @@ func errMissing(names []string) error {
 }
 
 func createAdvice(name string) string {
-	return fmt.Sprintf("start with --create-topics, or make it: kafka-topics.sh --bootstrap-server … --create --topic %s --partitions … --replication-factor …", name)
+	return fmt.Sprintf("make it: kafka-topics.sh --bootstrap-server … --create --topic %s --partitions … --replication-factor …; or start with --create-topics; or correct --topic, or what the row names", name)
 }
 
 // make asks for topics with the broker's own number of partitions and replicas, which

@@ -63,6 +63,13 @@ type Sink interface {
 	Close() error
 }
 
+// Seeker is implemented by sinks that look for their brokers again and again.
+type Seeker interface {
+	// Unreached is what went wrong at the latest try to reach a broker, one sentence, or
+	// empty when that went well. It may be called from any goroutine.
+	Unreached() string
+}
+
 // Staller is implemented by sinks whose broker can ask to wait.
 type Staller interface {
 	// Stalled is why the broker takes nothing at this moment, one sentence, or empty.

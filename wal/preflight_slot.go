@@ -73,7 +73,7 @@ func (f *findings) inUse(slot slotFacts) {
 		f.warning(CodeSlotActive, fmt.Sprintf("%s streams from it, so a second stream stands by", slot.holder),
 			"stop the other one to take over at once")
 	}
-	if slot.WALStatus == "unreserved" || slot.SafeBytes >= 0 && slot.SafeBytes < slot.RetainedBytes {
+	if slot.InDanger() {
 		f.warning(CodeSlotRetained, fmt.Sprintf("%s of log are kept for it, and it is lost when %s more are written", humanBytes(slot.RetainedBytes),
 			humanBytes(max(0, slot.SafeBytes))),
 			"start the stream, end old transactions, or raise max_slot_wal_keep_size")

@@ -62,6 +62,12 @@ func (r slotRow) slot() Slot {
 // that it needs were removed, or for another reason of the server's.
 func (s Slot) Lost() bool { return s.Reason != "" || s.WALStatus == "lost" }
 
+// InDanger says whether the slot is lost when about as much log is written again as is
+// kept for it now, or less.
+func (s Slot) InDanger() bool {
+	return s.WALStatus == "unreserved" || s.SafeBytes >= 0 && s.SafeBytes < s.RetainedBytes
+}
+
 // LostReason says why, in the server's word where it has one (since version 16).
 func (s Slot) LostReason() string {
 	if s.Reason == "" {
@@ -149,7 +155,10 @@ func (c *Conn) Busy(ctx context.Context, slot Slot) error {
 	if !ok { // it has just gone
 		holder = Holder{PID: slot.ActivePID}
 	}
-	return &fault.Error{Class: fault.Transient, Err: fmt.Errorf("%w: slot %s is held by %v", ErrSlotBusy, slot.Name, holder)}
+	return &fault.Error{
+		Class: fault.Transient, Err: fmt.Errorf("%w: slot %s is held by %v", ErrSlotBusy, slot.Name, holder),
+		Advice: "this one takes over when that one ends; when it should not stream, stop it",
+	}
 }
 
 // SlotSQL is the statement that makes the slot, for a database administrator who

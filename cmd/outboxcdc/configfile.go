@@ -40,7 +40,7 @@ func (p *program) addConfig(commands []*cli.Command) []*cli.Command {
 // configure sets the flags that neither command line nor environment have set, from
 // NAME_FILE variables and from the file. A file may hold settings of other commands.
 func (p *program) configure(c *cli.Context) error {
-	if err := p.configureFromSecrets(c); err != nil {
+	if err := errors.Join(p.misspelt(), p.configureFromSecrets(c)); err != nil {
 		return err
 	}
 	path := c.String("config")
@@ -210,6 +210,9 @@ func addSetting(settings map[string]setting, known map[string]cli.Flag, place, k
 func unknownKey(place, key string, known map[string]cli.Flag) error {
 	names := slices.Sorted(maps.Keys(known))
 	advice := "the names are those of the flags, without dashes in front"
+	if meant := nearest(key, names); meant != "" {
+		advice = "do you mean " + meant + "?"
+	}
 	for _, name := range names {
 		if strings.ReplaceAll(key, "_", "-") == name || strings.Trim(key, "-") == name {
 			advice = "do you mean " + name + "?"

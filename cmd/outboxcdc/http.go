@@ -37,19 +37,16 @@ func newHandler(s *sampler) http.Handler {
 	return mux
 }
 
-// longestWait is how long the broker may take for an ack before events count as not
-// flowing.
-const longestWait = 15 * time.Second
-
 func readiness(s pipeline.Stats) (status int, text string) {
 	status, text = http.StatusServiceUnavailable, string(s.State)
-	switch {
-	case s.State == pipeline.Streaming && s.Stalled != "":
-		return status, text + ", but " + s.Stalled
-	case s.State == pipeline.Streaming && s.Waiting > longestWait:
-		return status, fmt.Sprintf("%s, but the broker has not acked for %v", text, s.Waiting.Round(time.Second))
-	case s.State == pipeline.Streaming || s.State == pipeline.Standby:
+	if s.State == pipeline.Streaming || s.State == pipeline.Standby {
 		status = http.StatusOK
+	}
+	for _, t := range s.Troubles() {
+		text += ", but " + t.Problem + ": " + t.Fix
+		if t.Subject == pipeline.TroubleBroker {
+			return http.StatusServiceUnavailable, text
+		}
 	}
 	if s.Reason != "" {
 		text += ": " + s.Reason

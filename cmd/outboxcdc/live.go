@@ -20,14 +20,15 @@ const (
 // live is what the status page and top show: the stream now, and what was seen of it in
 // the last quarter of an hour. It decides nothing.
 type live struct {
-	Slot      string    `json:"slot"`
-	Version   string    `json:"version"`
-	Now       time.Time `json:"now"`
-	Began     time.Time `json:"began"` // of the process
-	State     string    `json:"state"`
-	Ready     bool      `json:"ready"`
-	Reason    string    `json:"reason"`    // of the state, one sentence
-	Positions []place   `json:"positions"` // along the chain: read, sent, acked, saved, confirmed
+	Slot      string             `json:"slot"`
+	Version   string             `json:"version"`
+	Now       time.Time          `json:"now"`
+	Began     time.Time          `json:"began"` // of the process
+	State     string             `json:"state"`
+	Ready     bool               `json:"ready"`
+	Reason    string             `json:"reason"`    // of the state, one sentence
+	Troubles  []pipeline.Trouble `json:"troubles"`  // of a stream that streams
+	Positions []place            `json:"positions"` // along the chain: read, sent, acked, saved, confirmed
 
 	WaitingSeconds float64    `json:"waiting_seconds"` // for the broker's oldest ack
 	Rows           uint64     `json:"rows"`
@@ -134,6 +135,7 @@ func (s *sampler) live(now time.Time) live {
 	l := live{
 		Slot: s.slot, Version: version(), Now: now, Began: s.began,
 		State: string(stats.State), Ready: ready == http.StatusOK, Reason: reason,
+		Troubles:       stats.Troubles(),
 		Positions:      chain(stats),
 		WaitingSeconds: stats.Waiting.Seconds(),
 		Rows:           stats.Rows, Bytes: stats.Bytes, Sessions: stats.Sessions, SkippedRows: stats.Skipped, ParkedRows: stats.ParkedRows, ParkedKeys: stats.ParkedAggregates,

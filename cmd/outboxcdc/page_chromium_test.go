@@ -72,7 +72,7 @@ func scenes() map[string]scene {
 				}
 				return s
 			},
-			says: []string{"no acks", "the broker has not acked for", "7.0 GiB", "1.0 GiB"},
+			says: []string{"no acks", "Events do not flow:", "the broker has not acked for", "outboxcdc check says", "raise max_slot_wal_keep_size now", "7.0 GiB", "1.0 GiB"},
 		},
 		"gap": {
 			stats: func(int) pipeline.Stats {

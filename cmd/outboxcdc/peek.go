@@ -109,6 +109,9 @@ func printRow(out io.Writer, row pipeline.WaitingRow) error {
 		}
 		fmt.Fprintf(&b, "    %-15s %s\n", column.Name, value)
 	}
+	if row.Topic != "" {
+		fmt.Fprintf(&b, "    it goes to topic %s\n", row.Topic)
+	}
 	if row.Problem != "" {
 		fmt.Fprintf(&b, "    it cannot be sent: %s\n", row.Problem)
 	}

@@ -141,7 +141,7 @@ func slotLine(s pipeline.Status) string {
 	case !s.Exists:
 		return s.Slot + ", which does not exist"
 	case s.Server.Holder == "":
-		return s.Slot + ", nobody streams from it"
+		return s.Slot + ", nobody streams from it; a stream that ended has said why in its log, and check and peek look for the cause"
 	default:
 		return s.Slot + ", held by " + s.Server.Holder
 	}

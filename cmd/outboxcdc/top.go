@@ -116,8 +116,11 @@ func askLive(ctx context.Context, address string) (live, error) {
 func topText(now *live) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "outboxcdc %s   %s   %s\n", now.Slot, strings.ToUpper(now.State), now.Now.Local().Format(time.TimeOnly))
-	if now.Reason != now.State {
+	if now.Reason != now.State && len(now.Troubles) == 0 {
 		fmt.Fprintf(&out, "%s\n", now.Reason)
+	}
+	for _, t := range now.Troubles {
+		fmt.Fprintf(&out, "%s\n  %s\n", t.Problem, t.Fix)
 	}
 	out.WriteString("\n")
 	for i, place := range now.Positions {

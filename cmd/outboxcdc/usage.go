@@ -42,7 +42,22 @@ const exitCodes = `Exit codes:
 func badFlag(c *cli.Context, err error, _ bool) error {
 	text, _, _ := strings.Cut(quoted().ReplaceAllString(err.Error(), "…"), "=")
 	text = oneDash().ReplaceAllString(text, " --$1")
-	return fault.NewUsage(errors.New(text), helpAdvice(c))
+	advice := helpAdvice(c)
+	if _, word, found := strings.Cut(text, "not defined: --"); found {
+		if meant := nearest(word, flagNames(c)); meant != "" {
+			advice = "do you mean --" + meant + "?"
+		}
+	}
+	return fault.NewUsage(errors.New(text), advice)
+}
+
+// flagNames are the flags of the command.
+func flagNames(c *cli.Context) []string {
+	names := make([]string, len(c.Command.Flags))
+	for i, f := range c.Command.Flags {
+		names[i] = f.Names()[0]
+	}
+	return names
 }
 
 // quoted is what %q prints.
@@ -60,8 +75,16 @@ func (p *program) noCommand(c *cli.Context) error {
 	if c.NArg() == 0 {
 		return cli.ShowAppHelp(c)
 	}
-	return fault.NewUsage(fmt.Errorf("%q is not a command", c.Args().First()),
-		"the commands are "+listed(c.App.VisibleCommands()))
+	commands := c.App.VisibleCommands()
+	names := make([]string, len(commands))
+	for i, command := range commands {
+		names[i] = command.Name
+	}
+	advice := "the commands are " + listed(commands)
+	if meant := nearest(c.Args().First(), names); meant != "" {
+		advice = "do you mean " + meant + "? " + advice
+	}
+	return fault.NewUsage(fmt.Errorf("%q is not a command", c.Args().First()), advice)
 }
 
 // noSubcommand answers a command that needs another word behind it.

@@ -30,4 +30,51 @@ var operatorMutants = []mutant{
 		file: "pipeline/stats.go", old: "age = max(s.Waiting, time.Since(s.LastCommit), 0)", new: "age = max(s.Waiting, 0)",
 		pkg: "./pipeline", test: "TestLagIsKnown",
 	},
+
+	// What is said to who was called.
+	{
+		name: "words: a broker that is away has no cause",
+		file: "sink/kafka_security.go", old: "\td.unreached.set(err)\n", new: "",
+		pkg: "./sink", test: "TestAnOutageOfHours",
+	},
+	{
+		name: "words: a broker that is back is away for good",
+		file: "sink/kafka_security.go", old: "\td.unreached.forget()\n", new: "",
+		pkg: "./sink", test: "TestAnOutageOfHours",
+	},
+	{
+		name: "words: a silent broker is kept quiet about in the log",
+		file: "pipeline/open.go", old: "\t\tr.tell(told)\n", new: "\t\t_ = told\n",
+		pkg: "./test", test: "TestMisfortunesOfTheServer",
+	},
+	{
+		name: "words: trouble is told of at each look",
+		file: "pipeline/trouble.go", old: "\t\t\ttold[t.Subject] = true\n", new: "",
+		pkg: "./pipeline", test: "TestTroubleIsLogged",
+	},
+	{
+		name: "words: a slot is in danger only when it is too late",
+		file: "wal/slot.go", old: "s.SafeBytes < s.RetainedBytes", new: "s.SafeBytes == 0",
+		pkg: "./pipeline", test: "TestTroublesAreTold",
+	},
+	{
+		name: "words: who holds the slot says nothing of what to do",
+		file: "wal/slot.go", old: "Advice: \"this one takes over when that one ends; when it should not stream, stop it\",", new: "",
+		pkg: "./test", test: "TestMistakesOfOperators",
+	},
+	{
+		name: "words: status does not say where else to look",
+		file: "cmd/outboxcdc/status.go", old: "; a stream that ended has said why in its log, and check and peek look for the cause", new: "",
+		pkg: "./test", test: "TestMistakesOfOperators",
+	},
+	{
+		name: "words: a misspelt variable is passed over",
+		file: "cmd/outboxcdc/configfile.go", old: "errors.Join(p.misspelt(), p.configureFromSecrets(c))", new: "p.configureFromSecrets(c)",
+		pkg: "./cmd/outboxcdc", test: "TestWhatIsMisspelt",
+	},
+	{
+		name: "words: another program's variable is a slip of ours",
+		file: "cmd/outboxcdc/spelling.go", old: "\tbound := 1\n", new: "\tbound := 3\n",
+		pkg: "./cmd/outboxcdc", test: "TestWhatIs(Misspelt|Near)",
+	},
 }

@@ -38,10 +38,13 @@ function element(name, text, attributes = {}) {
 
 function showState(live) {
   const slow = live.state === "streaming" && !live.ready;
-  $("state").className = `card ${slow ? "bad" : kinds[live.state] ?? "wait"}`;
+  const troubles = live.troubles ?? [];
+  $("state").className = `card ${slow || troubles.length ? "bad" : kinds[live.state] ?? "wait"}`;
   $("badge").textContent = slow ? "no acks" : live.state;
   const reason = live.reason.startsWith(`${live.state}: `) ? live.reason.slice(live.state.length + 2) : live.reason;
-  $("sentence").textContent = reason && reason !== live.state ? reason : sentences[live.state] ?? "";
+  if (troubles.length) $("sentence").textContent = live.ready ? "Events flow, but:" : "Events do not flow:";
+  else $("sentence").textContent = reason && reason !== live.state ? reason : sentences[live.state] ?? "";
+  $("troubles").replaceChildren(...troubles.flatMap((t) => [element("dt", t.problem), element("dd", t.fix)]));
   document.title = `${live.state} · ${live.slot} · outboxcdc`;
 }
 
