@@ -220,6 +220,10 @@ func TestDroppedRowsArePassedAndTheRestFollowsThroughADeath(t *testing.T) {
 	if status := refused.await(t); status != fault.ExitOperator || !refused.says("dlq retry")() {
 		t.Errorf("a stream that halts ended with %d, want that it refuses to overtake what is parked:\n%s", status, refused.log)
 	}
+	out, status := outboxcdc(t, slices.Concat([]string{"recover", "--sink", "stdout://"}, p.base)...)
+	if status != fault.ExitOperator || !strings.Contains(out, "would overtake them") {
+		t.Errorf("a recovery ended with %d, want that it refuses to overtake what is parked:\n%s", status, out)
+	}
 	for line := range strings.SplitSeq(strings.TrimSpace(p.dlq(t, "list", "--json")), "\n") {
 		if strings.Contains(line, `"cause":"mapping"`) {
 			_, rest, _ := strings.Cut(line, `"position":"`)
@@ -232,7 +236,7 @@ func TestDroppedRowsArePassedAndTheRestFollowsThroughADeath(t *testing.T) {
 	}
 	p.streamTo(t, failpoint.DropDone, 2).dies(t)
 	s = p.stream(t)
-	out := p.dlq(t, "retry", "--all", "--wait", "1m")
+	out = p.dlq(t, "retry", "--all", "--wait", "1m")
 	if !strings.Contains(out, "and it is done; 0 rows of 0 aggregates are parked now") {
 		t.Errorf("dlq retry prints %q", out)
 	}

@@ -66,4 +66,9 @@ var poisonMutants = []mutant{
 		file: "pipeline/parked.go", old: "if err != nil || count.Rows == 0 {", new: "if err != nil || count.Rows >= 0 {",
 		pkg: "./test", test: "TestDroppedRowsArePassedAndTheRestFollowsThroughADeath",
 	},
+	{
+		name: "park: a recovery overtakes what is parked",
+		file: "pipeline/recover.go", old: "\tif int64(count.Rows) == dropped {", new: "\tif int64(count.Rows) >= dropped {",
+		pkg: "./test", test: "TestDroppedRowsArePassedAndTheRestFollowsThroughADeath",
+	},
 }
