@@ -25,7 +25,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "ledger: confirm on receipt of the commit",
-		file: "pipeline/saver.go", old: "\tmark := s.tracker.Mark()\n\tnext := s.position\n", new: "\tmark := s.tracker.Begun()\n\tnext := s.position\n",
+		file: "pipeline/saver.go", old: "\tmark := s.tracker.Mark()\n\ts.delivered.pass(", new: "\tmark := s.tracker.Begun()\n\ts.delivered.pass(",
 		pkg: "./pipeline", test: simulation,
 	},
 	{
@@ -40,7 +40,7 @@ var chainMutants = []mutant{
 	},
 	{
 		name: "ledger: a transaction is complete before its commit is seen",
-		file: "wal/batch.go", old: "\ta.tx.rows++\n", new: "\ta.tx.rows++\n\ta.end = a.tx.commit + 48\n",
+		file: "wal/batch.go", old: "\ta.tx.rows++\n\ta.rows++\n", new: "\ta.tx.rows++\n\ta.end = a.tx.commit + 48\n\ta.rows++\n",
 		pkg: "./pipeline", test: simulation,
 	},
 	{

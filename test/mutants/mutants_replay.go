@@ -105,7 +105,7 @@ var replayMutants = []mutant{
 	// skip and drop.
 	{
 		name: "skip: two transactions are passed",
-		file: "pipeline/skip.go", old: "\t\t\ts.behind(batch.End, row.Commit)\n\t\t\treturn errFound\n\t\t}\n\t\ts.poison.Count++", new: "\t\t\ts.poison.behind = s.e.identity.Flush\n\t\t\treturn errFound\n\t\t}\n\t\ts.poison.Count++",
+		file: "pipeline/skip.go", old: "\t\t\ts.behind(batch.End, row)\n\t\t\treturn errFound\n\t\t}\n\t\ts.poison.Count++", new: "\t\t\ts.poison.behind = s.e.identity.Flush\n\t\t\treturn errFound\n\t\t}\n\t\ts.poison.Count++",
 		pkg: "./test", test: "TestSkipPassesExactlyOneTransaction",
 	},
 	{

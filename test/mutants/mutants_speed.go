@@ -16,7 +16,7 @@ var speedMutants = []mutant{
 	},
 	{
 		name: "speed: a wait lasts as long as a tick",
-		file: "wal/stream.go", old: "s.setDeadline(now.Add(coalesceTime))", new: "s.setDeadline(now.Add(s.tick))",
+		file: "wal/stream.go", old: "until := now.Add(coalesceTime)", new: "until := now.Add(s.tick)",
 		pkg: "./wal", test: "TestNoRowWaitsLongForCompany",
 	},
 	{
