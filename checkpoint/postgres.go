@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -201,13 +202,55 @@ func (s *postgresStore) explain(err error) error {
 	case "42P01", "3F000", "42703": // undefined_table, invalid_schema_name, undefined_column
 		return fault.NewOperator(fmt.Errorf("%w: %w", errNoTable, err), "run `outboxcdc init`")
 	case "42501": // insufficient_privilege
-		role := pgx.Identifier{s.config.User}.Sanitize()
-		return fault.NewOperator(err, fmt.Sprintf("have the owner of the schema run: GRANT USAGE ON SCHEMA outboxcdc TO %s; "+
-			"GRANT SELECT, INSERT, UPDATE ON outboxcdc.checkpoint TO %s; "+
-			"GRANT SELECT, INSERT, UPDATE, DELETE ON outboxcdc.history TO %s; "+
-			"GRANT SELECT, INSERT, UPDATE ON outboxcdc.outbox_table TO %s; "+
-			"GRANT SELECT, INSERT ON outboxcdc.unsure TO %s", role, role, role, role, role))
+		return fault.NewOperator(err, s.grants(migrations.StreamRights()))
 	default:
 		return wal.Fault(err)
 	}
+}
+
+// Missing is Entitled's.
+func (s *postgresStore) Missing(ctx context.Context) (fix string, err error) {
+	var lacking []migrations.Right
+	err = s.use(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		lacking = nil
+		for _, right := range migrations.StreamRights() {
+			may, err := s.may(ctx, conn, right)
+			if err != nil {
+				return err
+			}
+			if !may && right.Always {
+				lacking = append(lacking, right)
+			}
+		}
+		return nil
+	})
+	if err != nil || len(lacking) == 0 {
+		return "", err
+	}
+	return s.grants(lacking), nil
+}
+
+// may asks the catalog, which answers also who may not use the schema. A table that is
+// not there is lacking nothing.
+func (s *postgresStore) may(ctx context.Context, conn *pgx.Conn, right migrations.Right) (may bool, err error) {
+	for privilege := range strings.SplitSeq(right.Privileges, ", ") {
+		err := conn.QueryRow(ctx, `SELECT coalesce(bool_and(has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, $2)), true)
+			FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'outboxcdc' AND c.relname = $1`,
+			right.Table, privilege).Scan(&may)
+		if err != nil || !may {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// grants is the way out for who lacks rights.
+func (s *postgresStore) grants(rights []migrations.Right) string {
+	role := pgx.Identifier{s.config.User}.Sanitize()
+	var sql strings.Builder
+	fmt.Fprintf(&sql, "have the owner of the schema run `outboxcdc init --role %s`, or: GRANT USAGE ON SCHEMA outboxcdc TO %s", s.config.User, role)
+	for _, right := range rights {
+		fmt.Fprintf(&sql, "; GRANT %s ON outboxcdc.%s TO %s", right.Privileges, right.Table, role)
+	}
+	return sql.String()
 }

@@ -49,6 +49,12 @@ type Preparer interface {
 	Prepare(ctx context.Context) (made []string, err error)
 }
 
+// Entitled is implemented by stores in which a role has rights. Missing says how to give
+// those that it lacks and a stream will need; empty when it lacks none.
+type Entitled interface {
+	Missing(ctx context.Context) (fix string, err error)
+}
+
 // defaultScheme is the store that is used when none is named: the database that
 // the events come from.
 const defaultScheme = "database"

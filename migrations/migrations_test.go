@@ -2,6 +2,8 @@ package migrations
 
 import (
 	"errors"
+	"io/fs"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -135,5 +137,32 @@ func TestANewerDatabaseIsRefused(t *testing.T) {
 	var e *fault.Error
 	if !errors.As(err, &e) || e.Class != fault.Operator || e.Advice == "" || !strings.Contains(err.Error(), "0003_roles") {
 		t.Fatalf("due = %v, want an operator error that names 0003_roles", err)
+	}
+}
+
+// A migration that makes a table of ours says what the streaming role may do with it.
+func TestEveryTableOfOursHasItsRights(t *testing.T) {
+	paths, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := map[string]bool{}
+	for _, path := range paths {
+		text, err := fs.ReadFile(files, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range regexp.MustCompile(`CREATE TABLE IF NOT EXISTS outboxcdc\.(\w+)`).FindAllStringSubmatch(string(text), -1) {
+			made[found[1]] = true
+		}
+	}
+	for _, right := range StreamRights() {
+		if !made[right.Table] {
+			t.Errorf("table %s has rights, and no migration makes it", right.Table)
+		}
+		delete(made, right.Table)
+	}
+	for table := range made {
+		t.Errorf("no right on table outboxcdc.%s is named in StreamRights", table)
 	}
 }

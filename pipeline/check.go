@@ -28,7 +28,11 @@ func CheckDatabase(ctx context.Context, config Config, conn *wal.Conn) ([]fault.
 	if err != nil {
 		return nil, err
 	}
-	findings = append(findings, judged...)
+	unreadable, err := conn.Unreadable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	findings = slices.Concat(findings, judged, unreadable)
 	if config.OnError == OnErrorPark {
 		parking, err := conn.CheckParking(ctx)
 		if err != nil {
@@ -108,6 +112,9 @@ func checkPosition(ctx context.Context, config Config, conn *wal.Conn) (f fault.
 			err = v.err()
 		}
 	}
+	if err == nil {
+		err = missingRights(ctx, store)
+	}
 	switch {
 	case err != nil:
 		f = failed(f, err)
@@ -117,6 +124,19 @@ func checkPosition(ctx context.Context, config Config, conn *wal.Conn) (f fault.
 		f.Problem = fmt.Sprintf("the stream goes on from %v", e.saved.LSN)
 	}
 	return f, e.saved != nil && e.slot == nil
+}
+
+// missingRights is for what a look does not need, and a save does.
+func missingRights(ctx context.Context, store checkpoint.Store) error {
+	e, ok := store.(checkpoint.Entitled)
+	if !ok {
+		return nil
+	}
+	fix, err := e.Missing(ctx)
+	if err != nil || fix == "" {
+		return err
+	}
+	return fault.NewOperator(errors.New("the role may not write all that it will have to"), fix)
 }
 
 func failed(f fault.Finding, err error) fault.Finding {

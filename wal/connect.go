@@ -29,6 +29,7 @@ const (
 type Conn struct {
 	pg      *pgconn.PgConn
 	config  Config
+	user    string       // the role that logged in
 	frames  *frameReader // what pg reads through
 	version int          // major version of the server
 	oids    []uint32     // of the tables, as Preflight saw them; 0 where there is none
@@ -51,7 +52,7 @@ func Connect(ctx context.Context, config Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{config: config}
+	c := &Conn{config: config, user: settings.User}
 	settings.RuntimeParams["replication"] = "database"
 	// Called for every host and again for the fall-back to plain text; the last
 	// one is the connection that stands.

@@ -26,18 +26,24 @@ slot, each unless it is there, and says so. It may run again. A table of your ow
 with the columns aggregate_type, aggregate_id, event_type and payload is left as it
 is.
 
-The role needs CREATE on the database and on the schemas of the tables, the
-ownership of tables that exist, and REPLICATION. Give the output of --print-sql to
-an administrator when it has not.
+The role of --database-url needs CREATE on the database and on the schemas of the
+tables, the ownership of tables that exist, and REPLICATION. Give the output of
+--print-sql to an administrator when it has not.
+
+With --role it also makes the role that streams, and with --writer-role those of
+services that insert, each unless it is there, and grants them what they need and no
+more, which docs/security.md lists. It sets no password: do that with \password in
+psql, or let them in by certificate. This needs CREATEROLE.
 
 Examples:
 
    outboxcdc init --slot orders --database-url postgres://admin@db/shop
+   outboxcdc init --slot orders --role cdc --writer-role shop --database-url postgres://admin@db/shop
    outboxcdc init --slot orders --table sales.outbox --print-sql | psql shop
 
 ` + exitCodes,
 		HideHelpCommand: true,
-		Flags: slices.Concat(databaseFlags(), mappingFlags(), []cli.Flag{
+		Flags: slices.Concat(databaseFlags(), mappingFlags(), roleFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "print-sql", EnvVars: []string{twin("print-sql")}, Usage: "print the SQL for an administrator and change nothing"},
 		}, logFlags()),
 		OnUsageError: badFlag,
@@ -55,22 +61,57 @@ func (p *program) init(c *cli.Context) error {
 		return err
 	}
 	config.Tables = plan.Tables()
+	roles := rolesOf(c)
 	if c.Bool("print-sql") {
-		return p.printSQL(config)
+		return p.printSQL(config, roles)
+	}
+	// Names that cannot be are told before anything is made.
+	if _, err := migrations.RenderRoles(migrationParams(config), roles); err != nil {
+		return err
 	}
 	ctx, done := p.untilSignal(c.Context)
 	defer done()
-	return interrupted(ctx, p.makeAll(ctx, config))
+	if err := p.makeAll(ctx, config); err != nil {
+		return interrupted(ctx, err)
+	}
+	return interrupted(ctx, p.makeRoles(ctx, config, roles))
 }
 
 // printSQL prints what makeAll would do on a database without anything.
-func (p *program) printSQL(config wal.Config) error {
+func (p *program) printSQL(config wal.Config, roles migrations.Roles) error {
 	sql, err := migrations.Render(migrationParams(config))
 	if err != nil {
 		return err
 	}
+	grants, err := migrations.RenderRoles(migrationParams(config), roles)
+	if err != nil {
+		return err
+	}
+	if grants != "" {
+		grants = "\n-- Who may what. Passwords are yours to set, with \\password.\n" + grants
+	}
 	_, err = fmt.Fprintf(p.out, "%s\n-- The publication, and then the slot, which reads with it from here on.\n%s"+
-		"\n-- What the slot streams.\n%s", sql, wal.SetupSQL(config), wal.RegisterSQL(config))
+		"\n-- What the slot streams.\n%s%s", sql, wal.SetupSQL(config), wal.RegisterSQL(config), grants)
+	return err
+}
+
+// makeRoles is for tables that are there.
+func (p *program) makeRoles(ctx context.Context, config wal.Config, roles migrations.Roles) error {
+	if roles.Stream == "" && len(roles.Insert) == 0 {
+		return nil
+	}
+	conn, err := openDatabase(ctx, config.Database)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is owed to it
+	made, err := migrations.MakeRoles(ctx, conn, migrationParams(config), roles)
+	for _, what := range made {
+		p.say(true, what)
+	}
+	if err == nil && len(made) == 0 {
+		p.say(false, "roles and what they may")
+	}
 	return err
 }
 

@@ -111,4 +111,31 @@ var securityMutants = []mutant{
 		file: "cmd/outboxcdc/configfile.go", old: "strings.HasSuffix(name, \".client.id\")", new: "strings.Contains(name, \".client.\")",
 		pkg: "./cmd/outboxcdc", test: "TestNoFormOfASecret",
 	},
+
+	// Roles.
+	{
+		name: "security: the streaming role may delete events",
+		file: "migrations/roles.go", old: "onTable(r.Stream, \"SELECT\", t)", new: "onTable(r.Stream, \"SELECT, DELETE\", t)",
+		pkg: "./test", test: "TestTheRolesThatInit",
+	},
+	{
+		name: "security: a service may read events",
+		file: "migrations/roles.go", old: "onTable(role, \"INSERT\", t)", new: "onTable(role, \"SELECT, INSERT\", t)",
+		pkg: "./test", test: "TestTheRolesThatInit",
+	},
+	{
+		name: "security: a right that will be missed is not looked for",
+		file: "checkpoint/postgres.go", old: "if !may && right.Always {", new: "if false {",
+		pkg: "./test", test: "TestTheRolesThatInit",
+	},
+	{
+		name: "security: Amazon's way to REPLICATION is not gone",
+		file: "migrations/roles.go", old: "IF %[4]s THEN", new: "IF %[4]s AND false THEN",
+		pkg: "./test", test: "TestRolesAreMade",
+	},
+	{
+		name: "security: a table of ours has no rights",
+		file: "migrations/roles.go", old: "\t\t{\"unsure\", \"SELECT, INSERT\", true},\n", new: "",
+		pkg: "./migrations", test: "TestEveryTableOfOurs",
+	},
 }
