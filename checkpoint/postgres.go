@@ -34,13 +34,22 @@ const (
 // longer and makes another the next time, and so it does for each Load, because a
 // session that begins may find the connection of the last one dead.
 type postgresStore struct {
-	slot   string
-	age    time.Duration // of the history
-	config *pgx.ConnConfig
-	conn   *pgx.Conn // nil when there is none
+	slot    string
+	age     time.Duration // of the history
+	options Options
+	config  *pgx.ConnConfig
+	conn    *pgx.Conn // nil when there is none
 }
 
 func openPostgres(_ context.Context, _ *url.URL, o Options) (Store, error) {
+	config, err := postgresConfig(o)
+	if err != nil {
+		return nil, err
+	}
+	return &postgresStore{slot: o.Slot, age: o.historyAge(), options: o, config: config}, nil
+}
+
+func postgresConfig(o Options) (*pgx.ConnConfig, error) {
 	settings, err := wal.ParseDatabase(o.Database)
 	if err != nil {
 		return nil, err
@@ -51,7 +60,7 @@ func openPostgres(_ context.Context, _ *url.URL, o Options) (Store, error) {
 	}
 	config.Config = *settings
 	configure(config, o)
-	return &postgresStore{slot: o.Slot, age: o.historyAge(), config: config}, nil
+	return config, nil
 }
 
 // configure sets what a role's or a server's own settings must not decide. The
@@ -148,11 +157,9 @@ func (s *postgresStore) refusal(ctx context.Context, conn *pgx.Conn, p Position)
 // an error behind it is not used again.
 func (s *postgresStore) use(ctx context.Context, do func(context.Context, *pgx.Conn) error) error {
 	if s.conn == nil {
-		conn, err := pgx.ConnectConfig(ctx, s.config)
-		if err != nil {
-			return wal.Fault(err)
+		if err := s.connect(ctx); err != nil {
+			return err
 		}
-		s.conn = conn
 	}
 	answer, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
@@ -169,6 +176,16 @@ func (s *postgresStore) use(ctx context.Context, do func(context.Context, *pgx.C
 		}
 	}
 	return s.explain(err)
+}
+
+// connect reads the files that the settings name anew: certificates and passwords are
+// renewed while a stream lives.
+func (s *postgresStore) connect(ctx context.Context) (err error) {
+	if s.config, err = postgresConfig(s.options); err != nil {
+		return err
+	}
+	s.conn, err = pgx.ConnectConfig(ctx, s.config)
+	return wal.Fault(err)
 }
 
 // drop lets go of the connection. Nothing on it is worth an error.

@@ -3,11 +3,14 @@
 # directories, and fails where the bytes differ. goreleaser builds with the same flags.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# Both by their versions: a tool of a release is a part of it.
+CYCLONEDX=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+GOVULNCHECK=golang.org/x/vuln/cmd/govulncheck@v1.1.4
 mkdir -p dist
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/first" "$work/second"
-git archive HEAD | tee >(tar -x -C "$work/first") | tar -x -C "$work/second"
+for copy in first second; do git archive HEAD | tar -x -C "$work/$copy"; done
 for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64; do
   name=outboxcdc_${target%/*}_${target#*/}
   [ "${target%/*}" = windows ] && name=$name.exe
@@ -19,5 +22,19 @@ for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 wi
   mv "$work/first.bin" "dist/$name"
 done
 (cd dist && sha256sum outboxcdc_*) | tee dist/checksums.txt
-# The bill of materials: what the binary says that it was built from.
-go version -m "dist/outboxcdc_linux_amd64" > dist/modules.txt
+# The bill of materials, from what the binary says that it was built from (CycloneDX).
+# Without a serial number and a time it is the same the second time.
+for target in linux_amd64 windows_amd64; do
+  binary=dist/outboxcdc_$target
+  [ -e "$binary" ] || binary=$binary.exe
+  go run "$CYCLONEDX" bin -json -std -noserial -notimestamp -version "$(git describe --tags --always)" -output "dist/sbom_$target.cdx.json" "$binary"
+done
+# What is known of its dependencies' holes. Who cannot reach the database says so.
+if [ "${VULNCHECK:-on}" = off ]; then
+  echo "known vulnerabilities were not looked for, because VULNCHECK=off" >&2
+else
+  go run "$GOVULNCHECK" ./... || {
+    echo "govulncheck found a vulnerability, or cannot reach its database: mend it, or release with VULNCHECK=off and say so" >&2
+    exit 1
+  }
+fi

@@ -51,7 +51,12 @@ func certified(tb testing.TB, names ...string) (certificate tls.Certificate, fil
 // secured stands in front of a server and speaks TLS for it, as a load balancer does.
 func secured(tb testing.TB, target string, certificate tls.Certificate) (address string) {
 	tb.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}})
+	return securedAs(tb, target, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}})
+}
+
+func securedAs(tb testing.TB, target string, config *tls.Config) (address string) {
+	tb.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -113,4 +118,34 @@ func asSecure(tb testing.TB, text string) string {
 	}
 	u.Scheme = "amqps"
 	return u.String()
+}
+
+// What stands in front of the server wants our certificate.
+func TestRabbitSinkShowsItsCertificate(t *testing.T) {
+	t.Parallel()
+	rabbit := servers.SharedRabbit(t)
+	name := rabbit.Name(t)
+	rabbit.Queue(t, name, nil)
+	ours, foreign := newAuthority(t), newAuthority(t)
+	clients := x509.NewCertPool()
+	clients.AddCert(ours.certificate)
+	certificate, file := certified(t, "localhost")
+	address := securedAs(t, rabbit.Address(), &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients,
+	})
+	_, port, _ := net.SplitHostPort(address)
+	at := asSecure(t, rabbit.URLAt("localhost:"+port)) + "?exchange=&cacertfile=" + file
+	showing := func(path string) string { return at + "&certfile=" + path + "&keyfile=" + path }
+	s := openSink(t, showing(ours.keystore(t, time.Now().Add(time.Hour))), sink.Options{Topics: []string{name}})
+	sendOne(t, s, name, nil)
+	for what, u := range map[string]string{
+		"none":                 at,
+		"an expired one":       showing(ours.keystore(t, time.Now().Add(-time.Hour))),
+		"of another authority": showing(foreign.keystore(t, time.Now().Add(time.Hour))),
+	} {
+		_, err := sink.Open(t.Context(), u, sink.Options{})
+		if err == nil || fault.Classify(err) != fault.Operator {
+			t.Errorf("%s: Open gives %v of class %v, want an operator error", what, err, fault.Classify(err))
+		}
+	}
 }
