@@ -78,10 +78,11 @@ func (s *rabbitSettings) introduce(ctx context.Context, socket net.Conn, broker 
 		}
 		socket = secured
 	}
+	heard := &hearing{Conn: socket}
 	properties := amqp.NewConnectionProperties()
 	properties["connection_name"] = "outboxcdc"
 	properties["product"] = "outboxcdc"
-	return amqp.Open(socket, amqp.Config{
+	conn, err := amqp.Open(heard, amqp.Config{
 		SASL:       []amqp.Authentication{s.authentication()},
 		Vhost:      s.vhost,
 		Heartbeat:  s.heartbeat,
@@ -90,6 +91,26 @@ func (s *rabbitSettings) introduce(ctx context.Context, socket net.Conn, broker 
 		Properties: properties,
 		Locale:     "en_US",
 	})
+	if why, ok := errors.AsType[*net.OpError](heard.last.get()); err != nil && ok && why.Op == "remote error" { // as in brokerTLSError
+		return nil, why
+	}
+	return conn, err
+}
+
+// hearing remembers why the other side broke off, of which the client keeps the text
+// only. With TLS 1.3 a certificate of ours is refused after the handshake.
+type hearing struct {
+	net.Conn
+	last lastError
+}
+
+// Read is net.Conn's.
+func (h *hearing) Read(b []byte) (int, error) {
+	n, err := h.Conn.Read(b)
+	if err != nil {
+		h.last.set(err)
+	}
+	return n, err
 }
 
 func (s *rabbitSettings) authentication() amqp.Authentication {
