@@ -81,11 +81,15 @@ var ErrNone = errors.New("no position saved")
 // means that another instance works on the same slot, or a bug.
 var ErrBackwards = errors.New("a later position is already saved")
 
-// DefaultHistoryAge is how long entries of the history are kept.
-const DefaultHistoryAge = 7 * 24 * time.Hour
+// DefaultHistoryAge is how long entries of the history are kept unless told otherwise,
+// and DefaultHistoryInterval how often a stream adds one.
+const (
+	DefaultHistoryAge      = 7 * 24 * time.Hour
+	DefaultHistoryInterval = time.Minute
+)
 
-// HistoryInterval is how often a stream adds an entry to the history.
-const HistoryInterval = time.Minute
+// Forever is a HistoryAge with which nothing is forgotten.
+const Forever = 100 * 365 * 24 * time.Hour
 
 // Historian is implemented by stores that remember more than the last position: what
 // was delivered at which time, for replay, recovery and the state of rows. All stores

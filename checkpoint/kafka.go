@@ -23,8 +23,8 @@ func init() { registerOpaque("kafka", kafkaExample, checkKafka, openKafka) }
 
 // kafkaStore keeps the position in a compacted topic of one partition, which slots may
 // share. A record has the slot for its key, and entries of the history have keys
-// behind it, which come round again when they are too old: the topic stays as large as
-// the history.
+// behind it, which are deleted when they are too old: the topic stays as large as the
+// history.
 //
 // Each call reads to the end of the topic first, so that what counts is there and not
 // what this process remembers. Kafka has no write that depends on what is there, so an
@@ -179,9 +179,23 @@ func (s *kafkaStore) Keep(ctx context.Context, e Entry) error {
 	}
 	return s.write(ctx, func() ([]*kgo.Record, error) {
 		record, err := s.record(s.entryKey(e), e)
-		return []*kgo.Record{record}, err
+		return append(s.outdated(e), record), err
 	})
 }
+
+// outdated gives marks of deletion for entries that an entry makes too old; no more of
+// them at once than keep a batch small.
+func (s *kafkaStore) outdated(e Entry) (records []*kgo.Record) {
+	oldest := e.Time.Add(-s.age)
+	for key := range s.entries {
+		if old := s.entries[key]; old.Time.Before(oldest) && old.Gap.Reason == "" && len(records) < mostOutdated {
+			records = append(records, &kgo.Record{Topic: s.topic, Key: []byte(key)})
+		}
+	}
+	return records
+}
+
+const mostOutdated = 100
 
 // Replace is Historian's. The entry comes first, as in a fileStore; the position's own
 // record carries the gap too, which says that it counts whatever stood there.
@@ -241,14 +255,13 @@ func (s *kafkaStore) Close() error {
 // replaceHeader marks a position that counts whatever stood before it.
 const replaceHeader = "replace"
 
-// entryKey comes round again after the history's age and a day. An entry with a gap
-// has a key for itself.
+// entryKey is an entry's own.
 func (s *kafkaStore) entryKey(e Entry) string {
+	kind := "history"
 	if e.Gap.Reason != "" {
-		return fmt.Sprintf("%s/gap/%d", s.slot, e.Time.UnixMicro())
+		kind = "gap"
 	}
-	minutes := int64((s.age + historySlack) / time.Minute)
-	return fmt.Sprintf("%s/history/%d", s.slot, e.Time.Unix()/60%minutes)
+	return fmt.Sprintf("%s/%s/%d", s.slot, kind, e.Time.UnixMicro())
 }
 
 func (s *kafkaStore) record(key string, e Entry) (*kgo.Record, error) {

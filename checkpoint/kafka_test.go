@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -189,4 +190,67 @@ func (f *fakeKafka) last(t *testing.T) *kgo.Record {
 		t.Fatal("the topic is empty")
 	}
 	return records[len(records)-1]
+}
+
+// The topic holds as many entries as the history, whatever its interval is and was.
+func TestEntriesThatAreTooOldAreDeletedFromTheTopic(t *testing.T) {
+	f := newFakeKafka(t)
+	f.topic(t, "compact", 1)
+	s, err := checkpoint.Open(t.Context(), "kafka://"+f.brokers+"/positions", checkpoint.Options{Slot: "orders", HistoryAge: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // of a test
+	history, ok := s.(checkpoint.Historian)
+	if !ok {
+		t.Fatal("the store keeps no history")
+	}
+	at := time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
+	for i := range 40 {
+		e := checkpoint.Entry{Position: checkpoint.Position{
+			Slot: "orders", System: "7", Timeline: 1, Database: "shop", LSN: 0x1000, Time: at.Add(time.Duration(i) * 10 * time.Second),
+		}}
+		if err := history.Keep(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := history.History(t.Context())
+	if err != nil || len(entries) != 7 {
+		t.Errorf("a minute of an entry every ten seconds is %d entries, %v, want 7", len(entries), err)
+	}
+	if live := f.live(t); live < 7 || live > 8 {
+		t.Errorf("the topic holds %d entries that compaction will leave, want the history's", live)
+	}
+}
+
+// live counts the keys whose last record is no mark of deletion.
+func (f *fakeKafka) live(t *testing.T) (n int) {
+	t.Helper()
+	ends, err := f.admin.ListEndOffsets(t.Context(), "positions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, _ := ends.Lookup("positions", 0)
+	reader, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(f.brokers, ",")...),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{"positions": {0: kgo.NewOffset().AtStart()}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	there := map[string]bool{}
+	for next := int64(0); next < end.Offset; {
+		fetches := reader.PollFetches(t.Context())
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			there[string(r.Key)], next = r.Value != nil, r.Offset+1
+		})
+	}
+	for _, is := range there {
+		if is {
+			n++
+		}
+	}
+	return n
 }

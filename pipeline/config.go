@@ -56,6 +56,10 @@ type Config struct {
 	MarkSent   string
 	DeleteSent bool
 
+	// HistoryInterval is how often a stream adds what is delivered to the history, and
+	// HistoryKeep how old an entry becomes there. What is not a stream forgets nothing.
+	HistoryInterval, HistoryKeep time.Duration
+
 	SweepInterval time.Duration // between two rounds of either
 	DrainTimeout  time.Duration // for acks after a stop
 	SaveInterval  time.Duration // between two saves; bounds what a crash repeats
@@ -97,6 +101,7 @@ func (c *Config) validate() (*outbox.Plan, error) {
 			errs = append(errs, fault.NewUsage(fmt.Errorf("%s %v is negative", d.name, d.value), "give a duration such as 30s"))
 		}
 	}
+	errs = append(errs, c.checkHistory())
 	if c.MarkSent != "" && c.DeleteSent {
 		errs = append(errs, fault.NewUsage(errors.New("rows cannot be both marked and deleted"), "give --mark-sent or --delete-sent"))
 	}
@@ -131,6 +136,8 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Checkpoint, DefaultCheckpoint)
 	setDefault(&c.DrainTimeout, DefaultDrainTimeout)
 	setDefault(&c.SaveInterval, DefaultSaveInterval)
+	setDefault(&c.HistoryInterval, checkpoint.DefaultHistoryInterval)
+	setDefault(&c.HistoryKeep, checkpoint.DefaultHistoryAge)
 	setDefault(&c.WatchInterval, wal.DefaultWatchInterval)
 	setDefault(&c.TrailInterval, DefaultTrailInterval)
 	setDefault(&c.SweepInterval, sweepInterval)
@@ -155,8 +162,38 @@ func (c *Config) setDefaults() {
 	}
 }
 
+// Bounds of the history: the database and a topic of Kafka hold it beside the position,
+// and a file is read whole once an interval.
+const (
+	leastHistoryInterval = time.Second
+	mostHistoryEntries   = 100_000
+)
+
+func (c *Config) checkHistory() error {
+	switch {
+	case c.HistoryInterval < leastHistoryInterval:
+		return fault.NewUsage(fmt.Errorf("history interval %v is below %v", c.HistoryInterval, leastHistoryInterval), "give a duration such as 1m")
+	case c.HistoryKeep < c.HistoryInterval || c.HistoryKeep > checkpoint.Forever:
+		return fault.NewUsage(fmt.Errorf("a history of %v cannot be kept with an entry every %v", c.HistoryKeep, c.HistoryInterval), "give --history-keep a duration such as 168h")
+	case c.HistoryKeep/c.HistoryInterval > mostHistoryEntries:
+		return fault.NewUsage(fmt.Errorf("a history of %v with an entry every %v has more than %d entries", c.HistoryKeep, c.HistoryInterval, mostHistoryEntries),
+			"give a longer --history-interval or a shorter --history-keep")
+	default:
+		return nil
+	}
+}
+
+// storeOptions are those of a command that looks or mends: only a stream knows how long
+// the history is to be kept.
 func (c *Config) storeOptions() checkpoint.Options {
-	return checkpoint.Options{Slot: c.Wal.Slot, Database: c.Wal.Database, Dial: c.Wal.Dial, Logger: c.Logger}
+	return checkpoint.Options{Slot: c.Wal.Slot, Database: c.Wal.Database, HistoryAge: checkpoint.Forever, Dial: c.Wal.Dial, Logger: c.Logger}
+}
+
+// streamsOptions are those of the store that a stream saves to.
+func (c *Config) streamsOptions() checkpoint.Options {
+	options := c.storeOptions()
+	options.HistoryAge = c.HistoryKeep
+	return options
 }
 
 func setDefault[T comparable](value *T, fallback T) {

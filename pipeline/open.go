@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 // what is missing at the first start only, connect to the broker, start the slot.
 // The slot comes last, so that an instance that cannot publish does not hold it.
 func (r *Runner) open(ctx context.Context) (*session, error) {
-	if err := r.openStore(ctx); err != nil {
+	if err := r.openStore(ctx, r.config.streamsOptions()); err != nil {
 		return nil, err
 	}
 	conn, err := wal.Connect(ctx, r.config.Wal)
@@ -35,11 +36,11 @@ func (r *Runner) open(ctx context.Context) (*session, error) {
 
 // openStore opens the store once a Runner: it outlives sessions and connects
 // again by itself.
-func (r *Runner) openStore(ctx context.Context) error {
+func (r *Runner) openStore(ctx context.Context, options checkpoint.Options) error {
 	if r.store != nil {
 		return nil
 	}
-	store, err := checkpoint.Open(ctx, r.config.Checkpoint, r.config.storeOptions())
+	store, err := checkpoint.Open(ctx, r.config.Checkpoint, options)
 	if err != nil {
 		return err
 	}
@@ -375,6 +376,7 @@ func (r *Runner) newSession(stream *wal.Stream, broker sink.Sink, position check
 	tracker := checkpoint.NewTracker(position.LSN)
 	keeper := newSaver(r.store, position, r.config.SaveInterval)
 	keeper.tracker, keeper.confirm, keeper.seen, keeper.kept = tracker, stream.Confirm, &r.seen, &r.kept
+	keeper.historic = cmp.Or(r.config.HistoryInterval, checkpoint.DefaultHistoryInterval)
 	s := &session{
 		source:   stream,
 		mapper:   outbox.NewMapper(r.plan),

@@ -58,7 +58,7 @@ func Recover(ctx context.Context, stop <-chan struct{}, config RecoverConfig) (*
 	defer opened()
 	r := &recovery{config: config, plan: plan, runner: &Runner{config: config.Config, plan: plan, logger: config.Logger}}
 	defer r.runner.closeStore()
-	if err := r.runner.openStore(opening); err != nil {
+	if err := r.runner.openStore(opening, config.storeOptions()); err != nil {
 		return nil, err
 	}
 	err = withConn(opening, config.Wal, func(conn *wal.Conn) error { return r.recover(opening, stop, conn) })

@@ -137,8 +137,16 @@ func TestSnapshotsThatWaitForTheBrokerBecomeSparse(t *testing.T) {
 	}
 }
 
-func TestTheHistoryGetsAnEntryAMinuteAndNoneWithoutASave(t *testing.T) {
+func TestTheHistoryGetsAnEntryAnIntervalAndNoneWithoutASave(t *testing.T) {
+	for interval, want := range map[time.Duration]int{time.Minute: 10, 20 * time.Second: 30} {
+		t.Run(interval.String(), func(t *testing.T) { historyOfTenMinutes(t, interval, want) })
+	}
+}
+
+func historyOfTenMinutes(t *testing.T, interval time.Duration, want int) {
+	t.Helper()
 	s, store := savingTo(t)
+	s.historic = interval
 	now := time.Unix(1000, 0)
 	for i := range 600 {
 		s.tracker.Begin(wal.LSN(0x1000+8*(i+1)), 1, nil).Ack(nil)
@@ -152,10 +160,10 @@ func TestTheHistoryGetsAnEntryAMinuteAndNoneWithoutASave(t *testing.T) {
 		}
 	}
 	entries, err := store.History(t.Context())
-	if err != nil || len(entries) != 10 {
-		t.Fatalf("ten minutes left %d entries, %v, want 10", len(entries), err)
+	if err != nil || len(entries) != want {
+		t.Fatalf("ten minutes left %d entries, %v, want %d", len(entries), err, want)
 	}
-	if first, last := entries[0].LSN, entries[9].LSN; last-first != 8*9*60 {
-		t.Errorf("the entries lie from %v to %v, want one a minute", first, last)
+	if first, last := entries[0].LSN, entries[want-1].LSN; last-first != wal.LSN(8*600*(want-1)/want) {
+		t.Errorf("the entries lie from %v to %v, want one every %v", first, last, interval)
 	}
 }

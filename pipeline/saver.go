@@ -45,6 +45,7 @@ type saver struct {
 	kept     *time.Time          // of the last entry of the history, of all sessions
 
 	interval   time.Duration // between two saves
+	historic   time.Duration // between two entries of the history
 	idle       time.Duration // between two saves without rows
 	idleStride wal.LSN       // log between two saves without rows, in bytes
 }
@@ -52,6 +53,7 @@ type saver struct {
 func newSaver(store checkpoint.Store, position checkpoint.Position, interval time.Duration) *saver {
 	s := &saver{
 		store: store, system: position.System, timeline: position.Timeline, position: position, interval: interval,
+		historic: checkpoint.DefaultHistoryInterval,
 		idle: idleInterval, idleStride: 1, kept: new(time.Time),
 	}
 	s.delivered.begin(position)
@@ -153,11 +155,11 @@ func (s *saver) save(ctx context.Context) error {
 // behind says whether rows are acked behind what is saved.
 func (s *saver) behind() bool { return s.tracker.Mark().Rows > s.rows }
 
-// keep adds what is saved to the history, once a minute. It is called after a save
+// keep adds what is saved to the history, once an interval. It is called after a save
 // only, so that an idle stream has none of its own.
 func (s *saver) keep(ctx context.Context, now time.Time) error {
 	historian, ok := s.store.(checkpoint.Historian)
-	if !ok || now.Sub(*s.kept) < checkpoint.HistoryInterval {
+	if !ok || now.Sub(*s.kept) < s.historic {
 		return nil
 	}
 	if err := historian.Keep(ctx, checkpoint.Entry{Position: s.settled()}); err != nil {

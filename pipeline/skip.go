@@ -71,7 +71,7 @@ type skipping struct {
 }
 
 func (s *skipping) skip(ctx context.Context, approve func(Poison) error) error {
-	if err := s.runner.openStore(ctx); err != nil {
+	if err := s.runner.openStore(ctx, s.config.storeOptions()); err != nil {
 		return err
 	}
 	from, err := s.judge(ctx)

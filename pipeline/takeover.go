@@ -33,7 +33,7 @@ func TakeOver(ctx context.Context, config Config) (checkpoint.Position, error) {
 	if err := r.judgeTakeover(ctx, conn); err != nil {
 		return checkpoint.Position{}, err
 	}
-	if err := r.openStore(ctx); err != nil {
+	if err := r.openStore(ctx, config.storeOptions()); err != nil {
 		return checkpoint.Position{}, err
 	}
 	defer r.closeStore()

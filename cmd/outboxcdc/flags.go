@@ -57,6 +57,8 @@ func streamFlags() []cli.Flag {
 			Usage: "how `LONG` a stop may wait for the broker",
 		},
 		acceptFlag(),
+		historyIntervalFlag(),
+		historyKeepFlag(),
 		text("replay-window", "", "keep a slot so far behind the stream for exact replays: `WINDOW` is 24h, 50GB, or 24h,50GB"),
 		text("mark-sent", "", "set this `COLUMN` of type text to SENT in rows that the broker holds"),
 		&cli.BoolFlag{
@@ -141,21 +143,24 @@ func pipelineConfig(c *cli.Context) (pipeline.Config, error) {
 		drainErr = fault.NewUsage(fmt.Errorf("--drain-timeout %v leaves no time to drain", drain), "give a duration such as 30s")
 	}
 	accepted, acceptErr := acceptGap(c)
+	interval, keep, historyErr := history(c)
 	window, windowErr := pipeline.ParseWindow(c.String("replay-window"))
 	config := pipeline.Config{
-		ReplayWindow: window,
-		Wal:          source,
-		AcceptGap:    accepted,
-		MarkSent:     c.String("mark-sent"),
-		DeleteSent:   c.Bool("delete-sent"),
-		Sink:         url,
-		SinkOptions:  sink.Options{CreateTopics: c.Bool("create-topics")},
-		Outbox:       mapping,
-		Checkpoint:   c.String("checkpoint"),
-		DrainTimeout: drain,
+		ReplayWindow:    window,
+		Wal:             source,
+		AcceptGap:       accepted,
+		HistoryInterval: interval,
+		HistoryKeep:     keep,
+		MarkSent:        c.String("mark-sent"),
+		DeleteSent:      c.Bool("delete-sent"),
+		Sink:            url,
+		SinkOptions:     sink.Options{CreateTopics: c.Bool("create-topics")},
+		Outbox:          mapping,
+		Checkpoint:      c.String("checkpoint"),
+		DrainTimeout:    drain,
 	}
 	policyErr := onError(c, &config)
-	return config, errors.Join(sourceErr, sinkErr, mappingErr, drainErr, acceptErr, windowErr, policyErr)
+	return config, errors.Join(sourceErr, sinkErr, mappingErr, drainErr, acceptErr, windowErr, policyErr, historyErr)
 }
 
 // openLog reads logFlags and makes the logger of the run.

@@ -78,6 +78,26 @@ var stateMutants = []mutant{
 		pkg: "./pipeline", test: "TestASnapshotOfAnotherServerIsNotTaken",
 	},
 	{
+		name: "history: each save adds an entry",
+		file: "pipeline/saver.go", old: "now.Sub(*s.kept) < s.historic", new: "false",
+		pkg: "./pipeline", test: "TestTheHistoryGetsAnEntryAnIntervalAndNoneWithoutASave",
+	},
+	{
+		name: "history: a command that mends cuts it to a week",
+		file: "pipeline/config.go", old: "HistoryAge: checkpoint.Forever, ", new: "",
+		pkg: "./pipeline", test: "TestOnlyAStreamForgetsHistory",
+	},
+	{
+		name: "history: what is too old stays in the topic",
+		file: "checkpoint/kafka.go", old: "append(s.outdated(e), record)", new: "[]*kgo.Record{record}",
+		pkg: "./checkpoint", test: "TestEntriesThatAreTooOldAreDeletedFromTheTopic",
+	},
+	{
+		name: "idle: each save of ours calls for the next",
+		file: "pipeline/saver.go", old: "return stride >= s.idleStride && now.Sub(s.at) >= s.idle", new: "return stride > 0 && now.Sub(s.at) >= s.idle",
+		pkg: "./pipeline", test: "TestAnIdleStreamSleepsThroughTheNight",
+	},
+	{
 		name: "status: the view asks the present snapshot",
 		file: "migrations/0005_status.sql", old: "WHEN pg_visible_in_snapshot(r.xid, $4) THEN", new: "WHEN pg_visible_in_snapshot(r.xid, pg_current_snapshot()) THEN",
 		pkg: "./test", test: "TestARowIsPendingWhileTheBrokerIsSilentAndSentAfterwards",
