@@ -46,7 +46,7 @@ func (l *line) recoverArgs() []string {
 var losses = map[string][]string{
 	"dropped":               {"select pg_drop_replication_slot('SLOT')"},
 	"dropped and made anew": {"select pg_drop_replication_slot('SLOT')", "select pg_create_logical_replication_slot('SLOT', 'pgoutput')"},
-	"advanced":              {"select pg_replication_slot_advance('SLOT', pg_current_wal_insert_lsn())"},
+	"advanced":              {"select pg_logical_emit_message(true, 'of a test', '')", "select pg_replication_slot_advance('SLOT', pg_current_wal_insert_lsn())"},
 }
 
 // lose loses the slot once nobody streams from it any more.

@@ -202,7 +202,7 @@ var idleFor = flag.Duration("idle.for", 15*time.Second, "how long a stream is wa
 // its database. TestAnIdleStreamSleepsThroughTheNight simulates hours of it.
 func TestAnIdleStreamDoesNotKeepItsDatabaseAwake(t *testing.T) {
 	t.Parallel()
-	server := servers.Postgres(t)
+	server := servers.Postgres(t, servers.Setting("autovacuum", "off")) // which writes log in a new database
 	l := newLine(t, server.Database(t), servers.SharedKafka(t))
 	r := l.run(t) // its watch looks 50 times a second
 	l.insert(t, "a", "1")
