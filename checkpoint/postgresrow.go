@@ -24,7 +24,7 @@ const loadSQL = `SELECT ` + rowSQL + ` FROM outboxcdc.checkpoint WHERE slot = $1
 const historySQL = `SELECT ` + rowSQL + `, coalesce(gap::text, '') FROM outboxcdc.history WHERE slot = $1 ORDER BY saved_at`
 
 // newestSQL looks for what the newest migrations make and whether the role may use it.
-const newestSQL = `SELECT FROM outboxcdc.history, outboxcdc.outbox_table, outboxcdc.unsure LIMIT 0`
+const newestSQL = `SELECT t.streamed_lsn FROM outboxcdc.history, outboxcdc.outbox_table t, outboxcdc.unsure LIMIT 0`
 
 // durableSQL makes the statement's own transaction wait for the disk even where the
 // role or the database has synchronous_commit off: a commit reads the setting before

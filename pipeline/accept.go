@@ -15,7 +15,12 @@ import (
 // accepts says whether the operator accepted this very gap: the flag names the saved
 // position that the refusal named. Once accepted, what is saved is another position,
 // so a flag that stays in a start script accepts nothing that comes later.
+//
+// Where nothing is saved the refusal named where the slot stands.
 func (r *Runner) accepts(e evidence, v Verdict) bool {
+	if v.Kind == PositionGone {
+		return e.slot != nil && r.config.AcceptGap == e.slot.Confirmed
+	}
 	return r.config.AcceptGap != 0 && e.saved != nil && e.saved.LSN == r.config.AcceptGap &&
 		!v.Begins() && e.identity.Database == e.saved.Database && e.identity.Timeline >= e.timelineFloor()
 }

@@ -95,7 +95,20 @@ func (d *dropping) look(ctx context.Context) error {
 	if err := d.publication(ctx, others); err != nil {
 		return err
 	}
-	return d.position(ctx)
+	if err := d.position(ctx); err != nil {
+		return err
+	}
+	return d.registration(ctx)
+}
+
+// registration goes last: while it is there, a slot without a position is no first
+// start.
+func (d *dropping) registration(ctx context.Context) error {
+	at, there, err := d.conn.Streamed(ctx)
+	if err == nil && there {
+		d.all = append(d.all, thing{fmt.Sprintf("the note that it was streamed from %v on", at), d.conn.Unregister})
+	}
+	return err
 }
 
 // publication stays while another slot of the database may read with it: that one

@@ -146,12 +146,15 @@ func (r *Runner) prepare(ctx context.Context, conn *wal.Conn) (checkpoint.Positi
 // then be told of their transactions. A store that forgets at each start would note
 // all of them anew each time, and one outside of the database may do without.
 func (r *Runner) register(ctx context.Context, conn *wal.Conn, first bool) error {
-	if _, forgetful := r.store.(*checkpoint.Memory); forgetful {
+	if r.forgetful() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	reasons, err := conn.Register(ctx, first)
+	if err == nil {
+		err = conn.Begin(ctx)
+	}
 	if errors.Is(err, wal.ErrNotSetUp) && !checkpoint.InDatabase(r.config.Checkpoint) {
 		r.logger.Debug("the database does not know what is streamed", slog.String("error", err.Error()))
 		err = nil
@@ -207,8 +210,17 @@ func (r *Runner) gatherOnce(ctx context.Context, conn *wal.Conn) (evidence, erro
 	if e.saved, err = r.load(ctx); err != nil {
 		return e, err
 	}
-	e.identity, err = conn.Identify(ctx)
+	if e.identity, err = conn.Identify(ctx); err != nil || e.saved != nil || r.forgetful() {
+		return e, err
+	}
+	e.streamed, _, err = conn.Streamed(ctx)
 	return e, err
+}
+
+// forgetful says whether the store forgets at each start.
+func (r *Runner) forgetful() bool {
+	_, forgetful := r.store.(*checkpoint.Memory)
+	return forgetful
 }
 
 // load gives nil when nothing is saved.

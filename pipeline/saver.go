@@ -53,8 +53,7 @@ type saver struct {
 func newSaver(store checkpoint.Store, position checkpoint.Position, interval time.Duration) *saver {
 	s := &saver{
 		store: store, system: position.System, timeline: position.Timeline, position: position, interval: interval,
-		historic: checkpoint.DefaultHistoryInterval,
-		idle: idleInterval, idleStride: 1, kept: new(time.Time),
+		historic: checkpoint.DefaultHistoryInterval, idle: idleInterval, idleStride: 1, kept: new(time.Time),
 	}
 	s.delivered.begin(position)
 	s.show()

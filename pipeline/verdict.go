@@ -21,6 +21,7 @@ const (
 	OtherLog     Kind = "another log"      // another cluster, database or past
 	SlotAhead    Kind = "slot ahead"       // the slot confirmed what was never written
 	RestoredBack Kind = "restored earlier" // the server's log ends before what was sent
+	PositionGone Kind = "position gone"    // the slot was streamed from, and nothing is saved
 )
 
 // Verdict says whether a stream may begin, and what it would miss.
@@ -56,6 +57,10 @@ type evidence struct {
 	saved    *checkpoint.Position // nil when nothing is saved
 	identity wal.Identity
 	slot     *wal.Slot // nil when there is none
+	// streamed is where the slot stood when a stream first began from it, as noted in
+	// the database and not in the store; 0 when none did. It is asked only when nothing
+	// is saved.
+	streamed wal.LSN
 	// history gives the switch points of the timelines that led to the server's
 	// own; it is asked only when the timeline changed.
 	history func() ([]wal.TimelineSwitch, error)
@@ -69,7 +74,7 @@ func judge(e evidence) (Verdict, error) {
 		if v, ahead := slotAhead(e); ahead {
 			return v, nil
 		}
-		return Verdict{Kind: FirstStart, Sentence: "no position is saved yet, as before a first start"}, nil
+		return judgeFirst(e), nil
 	}
 	if v, other := otherLog(e); other {
 		return v, nil
@@ -93,6 +98,31 @@ func judge(e evidence) (Verdict, error) {
 		}), nil
 	}
 	return judgeSlot(e, common), nil
+}
+
+// judgeFirst tells a first start from one whose saved position has gone: a file or a
+// topic that was lost or made anew, or another --checkpoint than before. The slot alone
+// would then be believed, whoever moved it or made it anew meanwhile.
+func judgeFirst(e evidence) Verdict {
+	switch {
+	case e.streamed == 0 || e.slot != nil && e.slot.Confirmed == e.streamed:
+		return Verdict{Kind: FirstStart, Sentence: "no position is saved yet, as before a first start"}
+	case e.slot == nil:
+		return Verdict{
+			Kind: PositionGone, From: e.streamed,
+			Sentence: fmt.Sprintf("no position is saved, and the slot that was streamed from %v on is gone too: events committed since the last one sent are in no stream", e.streamed),
+			Advice: "if --checkpoint names another place than before, correct it, and run outboxcdc recover; " +
+				"else outboxcdc drop forgets the slot, the next start is a first one, and outboxcdc verify tells what is missing",
+		}
+	default:
+		return Verdict{
+			Kind: PositionGone, From: e.streamed, To: e.slot.Confirmed,
+			Sentence: fmt.Sprintf("no position is saved, but slot %s was streamed from %v on and stands at %v: what was saved is gone, "+
+				"or somebody moved it or made it anew", e.slot.Name, e.streamed, e.slot.Confirmed),
+			Advice: fmt.Sprintf("if --checkpoint names another place than before, correct it; if nobody touched the slot, nothing is missing: "+
+				"go on with outboxcdc stream --slot %s … --accept-gap %v; outboxcdc verify tells what is missing", e.slot.Name, e.slot.Confirmed),
+		}
+	}
 }
 
 // judgeSlot compares with the slot what was sent of the log that the server has, up to

@@ -52,6 +52,46 @@ func TestAFirstStartLeavesThePlaceToTheSlot(t *testing.T) {
 	}
 }
 
+// A file or a topic of positions that was lost does not make a first start of the next.
+func TestASavedPositionThatIsGoneIsNoFirstStart(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*evidence)
+		want   Kind
+		to     wal.LSN
+	}{
+		"nobody streamed from the slot":          {func(*evidence) {}, FirstStart, 0},
+		"the slot stands where it was made":      {func(e *evidence) { e.streamed = 0x4000 }, FirstStart, 0},
+		"the slot has moved":                     {func(e *evidence) { e.streamed = 0x3000 }, PositionGone, 0x4000},
+		"the slot was made anew behind the loss": {func(e *evidence) { e.streamed, e.slot.Confirmed = 0x3000, 0x8000 }, PositionGone, 0x8000},
+		"the slot is gone, too":                  {func(e *evidence) { e.streamed, e.slot = 0x3000, nil }, PositionGone, 0},
+		"the slot is gone, and was never known":  {func(e *evidence) { e.slot = nil }, FirstStart, 0},
+		"the slot is ahead of the log":           {func(e *evidence) { e.streamed, e.slot.Confirmed = 0x3000, 0xA000 }, SlotAhead, 0xA000},
+	} {
+		got := verdictOn(t, func(e *evidence) { e.saved = nil; c.change(e) })
+		if got.Kind != c.want || got.To != c.to || got.Begins() != (c.want == FirstStart) {
+			t.Errorf("%s: verdict %+v, want %s up to %v", name, got, c.want, c.to)
+		}
+		if got.Kind == PositionGone && (got.From != 0x3000 || fault.Classify(got.err()) != fault.Operator || got.Advice == "") {
+			t.Errorf("%s: verdict %+v, want one that says from where and what to do", name, got)
+		}
+	}
+	e := sound()
+	e.saved, e.streamed = nil, 0x3000
+	v, err := judge(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for flag, want := range map[wal.LSN]bool{0: false, 0x3000: false, 0x4000: true, 0x5000: false} {
+		if got := (&Runner{config: Config{AcceptGap: flag}}).accepts(e, v); got != want {
+			t.Errorf("--accept-gap %v is accepted: %v, want %v", flag, got, want)
+		}
+	}
+	e.slot = nil
+	if v, err = judge(e); err != nil || (&Runner{}).accepts(e, v) {
+		t.Errorf("without a slot and a flag it is accepted, %v", err)
+	}
+}
+
 func TestGapsAreRefusedWithTheirRange(t *testing.T) {
 	const mend, accept = "outboxcdc recover --slot orders", "--accept-gap 0/5000"
 	switched := func(confirmed wal.LSN) func(*evidence) {

@@ -4,11 +4,15 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/test/servers"
 )
@@ -239,4 +243,77 @@ func TestAClusterThatWasSwappedBackGoesOn(t *testing.T) {
 	a.work(t)
 	a.delivered(t)
 	s.wantStop(t)
+}
+
+// TestASavedPositionThatIsGoneIsToldWhereverItWas loses what is saved, in each store:
+// the row, the file, the topic. The next start is no first start, although nothing is
+// saved; accepted, it goes on from the slot, and what was sent is not sent again but for
+// what a save was late for.
+func TestASavedPositionThatIsGoneIsToldWhereverItWas(t *testing.T) {
+	t.Parallel()
+	kafka := servers.SharedKafka(t)
+	for name, store := range map[string]func(t *testing.T, l *line) (url string, lose func()){
+		"database": func(t *testing.T, l *line) (string, func()) {
+			t.Helper()
+			return "database", func() {
+				l.exec(t, "delete from outboxcdc.checkpoint")
+				l.exec(t, "delete from outboxcdc.history")
+			}
+		},
+		"file": func(t *testing.T, _ *line) (string, func()) {
+			t.Helper()
+			path := filepath.Join(t.TempDir(), "position.json")
+			return "file://" + path, func() {
+				for _, file := range []string{path, path + ".history"} {
+					if err := os.Remove(file); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		},
+		"topic": func(t *testing.T, l *line) (string, func()) {
+			t.Helper()
+			topic := "positions-" + l.slot
+			return "kafka://" + strings.Join(kafka.Bootstrap(), ",") + "/" + topic + "?create=true", func() {
+				if _, err := kadm.NewClient(kafka.Client(t)).DeleteTopic(walContext(t), topic); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLine(t, servers.SharedPostgres(t), kafka)
+			place, lose := store(t, l)
+			where := func(c *pipeline.Config) { c.Checkpoint = place }
+			r := l.run(t, where)
+			l.work(t)
+			l.settleWork(t)
+			r.drain(t)
+			lose()
+			l.work(t)
+			stands := l.slotText(t, "confirmed_flush_lsn")
+			args := slices.Concat([]string{
+				"stream", "--http", "off", "--sink", "kafka://" + strings.Join(kafka.Bootstrap(), ","), "--topic", l.topic, "--checkpoint", place,
+			}, l.flags)
+			wantRefusal(t, command(t, nil, args...), fault.ExitOperator, "no position is saved, but slot "+l.slot, "--accept-gap "+stands)
+			r = l.run(t, where, accepting(t, stands))
+			l.work(t)
+			l.settleWork(t)
+			r.drain(t)
+			l.checkComplete(t)
+
+			lose()
+			l.lose(t, losses["dropped"])
+			wantRefusal(t, command(t, nil, args...), fault.ExitOperator, "is gone too", "outboxcdc drop")
+			drop := slices.Concat([]string{"drop", "--yes", l.slot, "--checkpoint", place}, l.flags)
+			if out := mustRun(t, drop...); !strings.Contains(out, "removed the note that it was streamed from") {
+				t.Errorf("drop of a slot that is gone said:\n%s", out)
+			}
+			r = l.run(t, where) // a first start
+			l.work(t)
+			l.settleWork(t)
+			r.drain(t)
+		})
+	}
 }

@@ -49,6 +49,44 @@ func (c *Conn) Register(ctx context.Context, first bool) (reasons []string, err 
 	return reasons, nil
 }
 
+// Begin notes that a stream begins from the slot, whose tables are registered, unless
+// one has before.
+func (c *Conn) Begin(ctx context.Context) error {
+	_, _, err := fetchOne[int64](ctx, c.pg, fmt.Sprintf(`WITH noted AS (
+		UPDATE outboxcdc.outbox_table t SET streamed_lsn = s.confirmed_flush_lsn FROM pg_replication_slots s
+		WHERE t.slot = %s AND s.slot_name = t.slot AND t.streamed_lsn IS NULL RETURNING 1)
+		SELECT to_json(count(*))::text FROM noted`, quoteText(c.config.Slot)))
+	if err != nil {
+		return fmt.Errorf("note that slot %s is streamed from: %w", c.config.Slot, setUpFault(err))
+	}
+	return nil
+}
+
+// Streamed is where the slot stood when a stream of ours first began from it; ok is false
+// when none did, or the database was not set up for that.
+func (c *Conn) Streamed(ctx context.Context) (at LSN, ok bool, err error) {
+	found, _, err := fetchOne[position](ctx, c.pg,
+		"SELECT to_json(coalesce(min(streamed_lsn), '0/0'))::text FROM outboxcdc.outbox_table WHERE slot = "+quoteText(c.config.Slot))
+	if err != nil {
+		err = setUpFault(err)
+		if errors.Is(err, ErrNotSetUp) {
+			return 0, false, nil
+		}
+		return 0, false, fmt.Errorf("read whether slot %s was streamed from: %w", c.config.Slot, err)
+	}
+	return LSN(found), found != 0, nil
+}
+
+// Unregister forgets what Register noted for the slot.
+func (c *Conn) Unregister(ctx context.Context) error {
+	err := execute(ctx, c.pg, fmt.Sprintf("WITH unsure AS (DELETE FROM outboxcdc.unsure WHERE slot = %s) DELETE FROM outboxcdc.outbox_table WHERE slot = %[1]s",
+		quoteText(c.config.Slot)))
+	if err != nil {
+		return fmt.Errorf("forget that slot %s was streamed from: %w", c.config.Slot, setUpFault(err))
+	}
+	return nil
+}
+
 // RegisterSQL are the statements that Register runs where something may be saved. They
 // may run again.
 func RegisterSQL(config Config) string {

@@ -78,6 +78,16 @@ var stateMutants = []mutant{
 		pkg: "./pipeline", test: "TestASnapshotOfAnotherServerIsNotTaken",
 	},
 	{
+		name: "start: a position that is gone makes a first start",
+		file: "pipeline/verdict.go", old: "case e.streamed == 0 || e.slot != nil && e.slot.Confirmed == e.streamed:", new: "case true:",
+		pkg: "./pipeline", test: "TestASavedPositionThatIsGoneIsNoFirstStart",
+	},
+	{
+		name: "start: whether a slot was streamed from is not looked up",
+		file: "pipeline/open.go", old: "\te.streamed, _, err = conn.Streamed(ctx)\n", new: "",
+		pkg: "./test", test: "TestASavedPositionThatIsGoneIsToldWhereverItWas",
+	},
+	{
 		name: "history: each save adds an entry",
 		file: "pipeline/saver.go", old: "now.Sub(*s.kept) < s.historic", new: "false",
 		pkg: "./pipeline", test: "TestTheHistoryGetsAnEntryAnIntervalAndNoneWithoutASave",

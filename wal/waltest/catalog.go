@@ -42,6 +42,7 @@ var questions = []question{ //nolint:gochecknoglobals // a table
 	{"AS max_senders", (*Server).serverFacts},
 	{"AS standby, current_database() AS database", (*Server).endFacts},
 	{"AS retained_bytes", (*Server).slotFacts},
+	{"min(streamed_lsn)", func(*Server) []any { return []any{"0/0"} }},
 	{"pg_current_snapshot()", (*Server).sampleFacts},
 	{"outboxcdc.register(", func(*Server) []any { return []any{""} }},
 	{"c.relname = 'parked'", func(*Server) []any { return []any{false} }},
