@@ -33,6 +33,7 @@ type aside struct {
 	origins  []int // of each message, the row that it was made of
 
 	reached wal.LSN // commit of the last row that was sent
+	read    wal.LSN // rows that were committed before it were sent, in this session or an earlier one
 }
 
 // sort makes the messages of a batch, without the rows that cannot be sent. Like
@@ -60,6 +61,12 @@ func (a *aside) sort(ctx context.Context, batch wal.Batch, begun wal.LSN) (messa
 		return a.messages, 0, kept
 	}
 	a.parked.show(a.seen)
+	if n := len(batch.Rows); n > 0 && err == nil {
+		a.read = max(a.read, batch.Rows[n-1].Commit)
+	}
+	if err == nil {
+		a.read = max(a.read, batch.End)
+	}
 	return a.messages, end, err
 }
 

@@ -112,6 +112,7 @@ func (a *aside) load(ctx context.Context, from wal.LSN) error {
 	if a == nil || a.parked == nil {
 		return nil
 	}
+	a.read = from
 	if err := a.parked.load(ctx, from); err != nil {
 		return errors.Join(err, a.parked.lot.Close())
 	}
@@ -160,14 +161,17 @@ func (p *parked) add(at wal.Place, aggregate []byte, bytes int) {
 	p.bytes += bytes
 }
 
-// remove takes rows out of the count of an aggregate.
-func (p *parked) remove(aggregate []byte, rows, bytes int) {
-	if line, known := p.lines[string(aggregate)]; known {
-		line.rows -= rows
-		line.bytes -= bytes
+// remove takes a row that was sent or dropped out of the count of its aggregate.
+func (p *parked) remove(r *wal.ParkedRow) {
+	if line, known := p.lines[string(r.Aggregate)]; known {
+		line.rows--
+		line.bytes -= r.Bytes()
 	}
-	p.rows -= rows
-	p.bytes -= bytes
+	if head, known := p.known[r.Place]; known {
+		head.Settled = true
+	}
+	p.rows--
+	p.bytes -= r.Bytes()
 }
 
 func (p *parked) empty() bool { return p == nil || len(p.lines) == 0 && len(p.known) == 0 }

@@ -263,3 +263,23 @@ func TestADeadLetterThatIsRefusedIsTheOperators(t *testing.T) {
 		}
 	})
 }
+
+// A session that ended before an ack reads again what comes before the parked row.
+func TestARetryWaitsForWhatComesBeforeTheParkedRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newParkRun(t)
+		batches := []wal.Batch{batchOf(0x1100, "a"), badRow(batchOf(0x1200, "a", "a", "a"), 1)}
+		x.untilDone(t, batches)
+		x.broker.stored, x.broker.positions, x.saved = nil, nil, sessionStart // the broker never had any of it
+		x.lot.ask(wal.AskRetry, anyRow)
+		x.lot.ask(wal.AskDrop, func(r *wal.ParkedRow) bool { return r.Index == 1 })
+		x.inSession(t, func(give chan<- wal.Batch) {
+			time.Sleep(5 * time.Second)
+			give <- batches[0]
+			give <- batches[1]
+			time.Sleep(5 * time.Second)
+		})
+		wantPositions(t, x, "a")
+		wantStored(t, x, "a a a", "a")
+	})
+}

@@ -72,18 +72,26 @@ func (a *aside) grant(ctx context.Context, stop <-chan struct{}, r wal.Request) 
 		return err
 	}
 	for i := range dropped {
-		p.remove(r.Aggregate, 1, dropped[i].Bytes())
+		p.remove(&dropped[i])
 		a.told("parked row dropped", &dropped[i])
 	}
 	if len(dropped) > 0 {
 		failpoint.Pass(failpoint.DropDone)
 	}
-	if r.Retry {
+	if r.Retry && a.caughtUp(r.Aggregate) {
 		if err := a.retry(ctx, stop, r.Aggregate); err != nil {
 			return err
 		}
 	}
 	return a.unpark(ctx, r.Aggregate)
+}
+
+// caughtUp says whether all of an aggregate that comes before its first parked row was
+// sent. A session begins before what was not acked, and reads it again first: parked
+// rows that were sent now would come ahead of it. The request stands until then.
+func (a *aside) caughtUp(aggregate []byte) bool {
+	line, known := a.parked.lines[string(aggregate)]
+	return known && line.since.Commit < a.read
 }
 
 // unpark lets an aggregate flow of which nothing is parked any more.
@@ -174,7 +182,7 @@ func (a *aside) deliver(ctx context.Context, messages []sink.Message, rows []wal
 		return err
 	}
 	for i := range messages {
-		a.parked.remove(rows[i].Aggregate, 1, rows[i].Bytes())
+		a.parked.remove(&rows[i])
 		a.told("parked row sent", &rows[i])
 	}
 	failpoint.Pass(failpoint.RetrySettled)

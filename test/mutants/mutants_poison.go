@@ -71,4 +71,9 @@ var poisonMutants = []mutant{
 		file: "pipeline/recover.go", old: "\tif int64(count.Rows) == dropped {", new: "\tif int64(count.Rows) >= dropped {",
 		pkg: "./test", test: "TestDroppedRowsArePassedAndTheRestFollowsThroughADeath",
 	},
+	{
+		name: "retry: parked rows come ahead of what is yet to be read again",
+		file: "pipeline/retry.go", old: "return known && line.since.Commit < a.read", new: "return known && line.since.Commit > 0",
+		pkg: "./pipeline", test: "TestARetryWaitsForWhatComesBeforeTheParkedRow",
+	},
 }
