@@ -58,7 +58,7 @@ func scenes() map[string]scene {
 		return pipeline.Stats{
 			State: pipeline.Streaming, Read: end, Sent: end - 1200, Acked: end - 9000, Saved: end - 30_000, Confirmed: end - 30_000,
 			Rows: uint64(step*1000 + step%7*150), Sessions: 1, LastCommit: time.Now(), Waiting: 4 * time.Millisecond,
-			Slot: wal.Slot{RetainedBytes: 33 << 20, SafeBytes: 9 << 30}, SlotLookedAt: at,
+			Slot: wal.Slot{Name: "orders", RetainedBytes: 33 << 20, SafeBytes: 9 << 30}, SlotLookedAt: at,
 		}
 	}
 	return map[string]scene{

@@ -77,4 +77,16 @@ var operatorMutants = []mutant{
 		file: "cmd/outboxcdc/spelling.go", old: "\tbound := 1\n", new: "\tbound := 3\n",
 		pkg: "./cmd/outboxcdc", test: "TestWhatIs(Misspelt|Near)",
 	},
+
+	// The pages.
+	{
+		name: "pages: a flag of a page has another name by now",
+		file: "cmd/outboxcdc/flags.go", old: `Name: "table", EnvVars`, new: `Name: "tables", EnvVars`,
+		pkg: "./cmd/outboxcdc", test: "TestEveryCommandOfThePages",
+	},
+	{
+		name: "pages: a metric of a page has another name by now",
+		file: "cmd/outboxcdc/metrics.go", old: `desc("lag_bytes"`, new: `desc("lag_log_bytes"`,
+		pkg: "./cmd/outboxcdc", test: "TestMetricsSay",
+	},
 }
