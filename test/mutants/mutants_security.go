@@ -125,7 +125,7 @@ var securityMutants = []mutant{
 	},
 	{
 		name: "security: a right that will be missed is not looked for",
-		file: "checkpoint/postgres.go", old: "if !may && right.Always {", new: "if false {",
+		file: "checkpoint/postgres.go", old: "if !may && right.Always {", new: "if !may && right.Always && false {",
 		pkg: "./test", test: "TestTheRolesThatInit",
 	},
 	{
