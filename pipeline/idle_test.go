@@ -5,6 +5,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +18,9 @@ import (
 // index and the history, with what a server adds by itself when something was written.
 type awakened struct {
 	checkpoint.Memory
-	s     *saver
+	s *saver
+
+	mu    sync.Mutex
 	end   wal.LSN
 	next  uint64
 	saves int
@@ -32,19 +35,33 @@ const (
 func (a *awakened) IdleInterval() time.Duration { return time.Minute }
 
 func (a *awakened) Save(ctx context.Context, p checkpoint.Position) error {
-	a.saves++
+	a.count(&a.saves)
 	a.write(bytesASave, 0)
 	return a.Memory.Save(ctx, p)
 }
 
 func (a *awakened) Keep(ctx context.Context, e checkpoint.Entry) error {
-	a.kept++
+	a.count(&a.kept)
 	a.write(bytesAKeep, 0)
 	return a.Memory.Keep(ctx, e)
 }
 
+func (a *awakened) count(n *int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	*n++
+}
+
+func (a *awakened) counts() (saves, kept int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.saves, a.kept
+}
+
 // write lets the log grow; the stream is told of it, and of rows in it.
 func (a *awakened) write(bytes wal.LSN, rows int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.end += bytes
 	a.next++
 	if rows > 0 {
@@ -58,6 +75,8 @@ func (a *awakened) write(bytes wal.LSN, rows int) {
 
 // look is what the watch does every two seconds.
 func (a *awakened) look() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.s.offer(wal.Sample{System: "7", Timeline: 1, Snapshot: fmt.Sprintf("%d:%[1]d:", a.next), At: a.end, Time: time.Now()})
 }
 
@@ -75,7 +94,7 @@ func TestAnIdleStreamSleepsThroughTheNight(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- a.s.run(ctx) }()
 		pass := func(d time.Duration, each func(second int)) (saves, kept int) {
-			saves, kept = a.saves, a.kept
+			saves, kept = a.counts()
 			for second := range int(d / time.Second) {
 				time.Sleep(time.Second)
 				synctest.Wait()
@@ -86,7 +105,8 @@ func TestAnIdleStreamSleepsThroughTheNight(t *testing.T) {
 					each(second)
 				}
 			}
-			return a.saves - saves, a.kept - kept
+			savesNow, keptNow := a.counts()
+			return savesNow - saves, keptNow - kept
 		}
 		pass(time.Minute, nil) // the session's first snapshot is saved
 		a.write(200, 3)        // a burst

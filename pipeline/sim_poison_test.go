@@ -29,6 +29,7 @@ func TestSimulatedWorldsParkAndBringBackInOrder(t *testing.T) {
 	}
 	var total poisonTally
 	for _, seed := range seeds {
+		t.Logf("world %d", seed) // one that fails does not come back to say so
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, seed)
 			w.poison = &poison{w: w, bad: map[int]badness{}, letters: map[int]bool{}, dropped: map[int]bool{}, safe: map[int]bool{}}
