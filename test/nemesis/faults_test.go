@@ -217,10 +217,13 @@ func (w *world) maintain(name string, stopped bool) (resume func()) {
 // name is one that no other transaction has.
 func (w *world) name(what string) string { return what + "-" + time.Since(w.began).String() }
 
+// forgetPosition removes what is saved, and the database's note that there was a stream,
+// without which the next start is a first one.
 func (w *world) forgetPosition() {
 	if err := os.Remove(w.position); err != nil {
 		w.t.Fatal(err)
 	}
+	w.exec("update outboxcdc.outbox_table set streamed_lsn = null where slot = $1", w.slot)
 }
 
 // resend does what the refusal advises: rows whose events are on no topic are taken
