@@ -111,8 +111,15 @@ func (w *world) terminateSender() {
 }
 
 // blockCheckpoint puts something in the way of the file that each save makes. It
-// cannot be removed even by root.
+// cannot be removed even by root. A stream that starts now is refused, so the one that
+// runs has opened the file before.
 func (w *world) blockCheckpoint() {
+	w.eventually(recoveryBound, "it streams", func() (active bool) {
+		w.sql(func(ctx context.Context, conn *pgx.Conn) error {
+			return conn.QueryRow(ctx, "select active from pg_replication_slots where slot_name = $1", w.slot).Scan(&active)
+		})
+		return active
+	})
 	way := w.position + ".new"
 	os.Remove(way) //nolint:errcheck // a save may have left it
 	if err := os.MkdirAll(filepath.Join(way, "stays"), 0o700); err != nil {
