@@ -50,11 +50,12 @@ func (c *Conn) Register(ctx context.Context, first bool) (reasons []string, err 
 }
 
 // Begin notes that a stream begins from the slot, whose tables are registered, unless
-// one has before.
+// one has before. It waits for no standby: where the stream is one of those that commits
+// wait for, it would wait for itself.
 func (c *Conn) Begin(ctx context.Context) error {
-	_, _, err := fetchOne[int64](ctx, c.pg, fmt.Sprintf(`WITH noted AS (
-		UPDATE outboxcdc.outbox_table t SET streamed_lsn = s.confirmed_flush_lsn FROM pg_replication_slots s
-		WHERE t.slot = %s AND s.slot_name = t.slot AND t.streamed_lsn IS NULL RETURNING 1)
+	_, _, err := fetchOne[int64](ctx, c.pg, fmt.Sprintf(`WITH durable AS MATERIALIZED (SELECT set_config('synchronous_commit', 'local', true) AS level), noted AS (
+		UPDATE outboxcdc.outbox_table t SET streamed_lsn = s.confirmed_flush_lsn FROM pg_replication_slots s, durable
+		WHERE durable.level = 'local' AND t.slot = %s AND s.slot_name = t.slot AND t.streamed_lsn IS NULL RETURNING 1)
 		SELECT to_json(count(*))::text FROM noted`, quoteText(c.config.Slot)))
 	if err != nil {
 		return fmt.Errorf("note that slot %s is streamed from: %w", c.config.Slot, setUpFault(err))

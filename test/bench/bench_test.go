@@ -28,7 +28,7 @@ func TestBenchRuns(t *testing.T) {
 	}
 	for start, want := range map[string]int{
 		"| six columns, binary ": lean, "| " + ours + " over ": 3 * shapes,
-		"| " + ours: shapes, "| " + coalesced: shapes, // drains
+		"| " + ours: 4 * shapes, "| " + coalesced: shapes, // drains and ways
 		"| 1000     | " + ours: 2, "| 1000     | " + bare: 2, // latency, hand-over
 		"| 4     | ": 1, // slots
 		"idle for ":  1,
