@@ -117,19 +117,21 @@ func (p *parkLine) wantAll(t *testing.T) {
 		}
 	}
 	for id, n := range p.last {
-		if seen[id] != n {
+		if seen[id] != n && id != filler {
 			t.Errorf("aggregate %s: the topic holds events up to %d, the table %d", id, seen[id], n)
 		}
 	}
 }
 
+// filler is an aggregate that is written to let the slot pass what came before, and may
+// be on its way still when the topic is looked at.
+const filler = "filler"
+
 // settled waits until the slot is confirmed behind what was written.
 func (p *parkLine) settled(t *testing.T) {
 	t.Helper()
 	last := p.end(t)
-	if err := p.w.write(walContext(t), 1, 1); err != nil {
-		t.Fatal(err)
-	}
+	p.event(t, filler, false)
 	eventually(t, 2*time.Minute, "the slot is confirmed up to the last event", func() bool { return !p.behind(t, last) })
 }
 
@@ -143,7 +145,11 @@ func TestParkAndRetryKeepEachAggregatesOrderThroughADeathAtEachStep(t *testing.T
 	for _, trap := range []string{"park-kept:1", "park-kept:2", "after-send:3", "after-ack:3", "park-kept:1"} {
 		m := p.streamInto(t, trap)
 		eventually(t, time.Minute, "it streams", m.says("msg=streaming"))
-		p.events(t, true)
+		// As many as it takes: rows that come in one batch pass the trap once.
+		eventually(t, time.Minute, "it dies", func() bool {
+			p.events(t, true)
+			return m.over()
+		})
 		m.dies(t)
 	}
 	s := p.stream(t)
@@ -197,6 +203,9 @@ func (p *parkLine) wantLetters(t *testing.T) {
 		}
 	}
 	for id, n := range p.last {
+		if id == filler {
+			continue
+		}
 		if next[id] != n+1 {
 			t.Errorf("the dead letters of %s end before %d, want all up to %d", id, next[id], n)
 		}
