@@ -223,17 +223,7 @@ func TestCloudEventsAllocateForTheCallNotForTheRow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := outbox.NewMapper(plan)
-	rows := make([]wal.Row, 500)
-	for i := range rows {
-		rows[i] = row("f3", "order", "o-1", "placed", "{}", nil)
-	}
-	messages := make([]sink.Message, 0, len(rows))
-	if n := testing.AllocsPerRun(20, func() {
-		if _, err := m.Map(rows, messages); err != nil {
-			t.Fatal(err)
-		}
-	}); n > 20 {
+	if n := allocations(t, outbox.NewMapper(plan)); n > 20 {
 		t.Errorf("%v allocations for 500 rows, want a few for the call", n)
 	}
 }

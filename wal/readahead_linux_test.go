@@ -82,6 +82,15 @@ func taken(s *Stream) (n int) {
 	}
 }
 
+// filled fills within a time and gives how many whole messages are there then.
+func filled(t *testing.T, s *Stream, within time.Duration) int {
+	t.Helper()
+	if err := errors.Join(s.setDeadline(time.Now().Add(within)), s.fill()); err != nil {
+		t.Fatal(err)
+	}
+	return taken(s)
+}
+
 func TestRecordsThatCameTogetherAreReadTogether(t *testing.T) {
 	s, server, _ := encrypted(t)
 	writeRecords(t, server, 1000)
@@ -99,23 +108,17 @@ func TestARecordThatCameInHalfIsWaitedForByTheNextRead(t *testing.T) {
 	writeRecords(t, server, 10)
 	wire.split = true
 	writeRecords(t, server, 1)
-	if err := errors.Join(s.setDeadline(time.Now().Add(time.Minute)), s.fill()); err != nil {
-		t.Fatal(err)
-	}
-	if n := taken(s); n != 10 {
+	if n := filled(t, s, time.Minute); n != 10 {
 		t.Fatalf("%d messages, want the 10 that are whole", n)
 	}
-	if err := errors.Join(s.setDeadline(time.Now().Add(time.Millisecond)), s.fill()); err != nil {
-		t.Fatalf("half a record gives %v, want that nothing came", err)
+	if n := filled(t, s, time.Millisecond); n != 0 {
+		t.Fatalf("half a record gives %d messages, want that nothing came", n)
 	}
 	if _, err := wire.Conn.Write(wire.rest); err != nil {
 		t.Fatal(err)
 	}
 	writeRecords(t, server, 5)
-	if err := errors.Join(s.setDeadline(time.Now().Add(time.Minute)), s.fill()); err != nil {
-		t.Fatal(err)
-	}
-	if n := taken(s); n != 6 {
+	if n := filled(t, s, time.Minute); n != 6 {
 		t.Errorf("%d messages after the other half came, want it and the 5 behind it", n)
 	}
 }
@@ -126,10 +129,7 @@ func TestTheEndOfAnEncryptedStreamIsFoundBehindItsLastRecord(t *testing.T) {
 	if err := server.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.setDeadline(time.Now().Add(time.Minute)), s.fill()); err != nil {
-		t.Fatal(err)
-	}
-	if n := taken(s); n != 3 {
+	if n := filled(t, s, time.Minute); n != 3 {
 		t.Errorf("%d messages before the end, want 3", n)
 	}
 	if err := s.fill(); err == nil {

@@ -32,12 +32,7 @@ Examples:
 ` + exitCodes,
 		HideHelpCommand: true,
 		OnUsageError:    badFlag,
-		Action: func(c *cli.Context) error {
-			if c.NArg() == 0 {
-				return cli.ShowSubcommandHelp(c)
-			}
-			return fault.NewUsage(errors.New("the word behind bookmark is no command"), "the commands are create, list and drop")
-		},
+		Action:          noSuchCommand("bookmark", "create, list and drop"),
 		Subcommands: []*cli.Command{
 			p.bookmarkAction("create", "make a bookmark `NAME` where the slot stands", p.createBookmark),
 			p.bookmarkAction("list", "list the bookmarks and what each keeps", p.listBookmarks,

@@ -51,12 +51,7 @@ Examples:
 ` + exitCodes,
 		HideHelpCommand: true,
 		OnUsageError:    badFlag,
-		Action: func(c *cli.Context) error {
-			if c.NArg() == 0 {
-				return cli.ShowSubcommandHelp(c)
-			}
-			return fault.NewUsage(errors.New("the word behind dlq is no command"), "the commands are list, show, retry and drop")
-		},
+		Action:          noSuchCommand("dlq", "list, show, retry and drop"),
 		Subcommands: []*cli.Command{
 			p.dlqAction("list", "list parked rows, the oldest first", p.listParked, append(slices.Clone(choose), limitFlag(),
 				&cli.BoolFlag{Name: "json", EnvVars: []string{twin("json")}, Usage: "print a JSON object a line"})),

@@ -109,3 +109,14 @@ func noArguments(c *cli.Context) error {
 	return fault.NewUsage(errors.New("the command line has a word that belongs to no flag"),
 		"put quotes around a value that holds spaces; "+helpAdvice(c))
 }
+
+// noSuchCommand answers a word behind a command that has others below it, and shows
+// what there is when there is no word.
+func noSuchCommand(name, commands string) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.NArg() == 0 {
+			return cli.ShowSubcommandHelp(c)
+		}
+		return fault.NewUsage(errors.New("the word behind "+name+" is no command"), "the commands are "+commands)
+	}
+}

@@ -33,9 +33,9 @@ func measureServer(ctx context.Context, b *bench) error {
 			mine := results[c.name]
 			rows = append(rows, []string{
 				c.name,
-				orDash(median(mine, func(r result) float64 { return r.rate / 1e3 }), "%.0f"),
+				shown(mine, thousands, "%.0f"),
 				orDash(ratio(mine, results[all[0].name]), "%.2f"),
-				orDash(median(mine, func(r result) float64 { return 1e6 * r.sender / r.rate }), "%.2f"),
+				shown(mine, func(r result) float64 { return 1e6 * r.sender / r.rate }, "%.2f"),
 			})
 		}
 		b.printf("\n%s, %d events, medians of %d rounds\n\n", s.name, n, b.rounds)

@@ -52,22 +52,30 @@ func (b *bench) printTable(all []contestant, results map[string][]result) {
 	}}
 	for _, c := range all {
 		mine := results[c.name]
-		of := func(get func(result) float64, format string) string {
-			return orDash(median(mine, get), format)
-		}
 		rows = append(rows, []string{
 			c.name,
-			of(func(r result) float64 { return r.rate / 1e3 }, "%.0f"),
+			shown(mine, thousands, "%.0f"),
 			orDash(ratio(mine, results[recvlogical]), "%.2f"),
 			orDash(ratio(mine, results[coalesced]), "%.2f"),
-			of(func(r result) float64 { return r.cpu }, "%.2f"),
-			of(func(r result) float64 { return r.peak }, "%.0f"),
-			of(func(r result) float64 { return r.allocations }, "%.2f"),
-			of(func(r result) float64 { return 100 * r.sender }, "%.0f %%"),
+			shown(mine, func(r result) float64 { return r.cpu }, "%.2f"),
+			shown(mine, func(r result) float64 { return r.peak }, "%.0f"),
+			shown(mine, func(r result) float64 { return r.allocations }, "%.2f"),
+			shown(mine, busy, "%.0f %%"),
 		})
 	}
 	b.table(rows)
 }
+
+// shown is the median of what get finds, as a cell.
+func shown(mine []result, get func(result) float64, format string) string {
+	return orDash(median(mine, get), format)
+}
+
+// thousands of events a second.
+func thousands(r result) float64 { return r.rate / 1e3 }
+
+// busy is the part of a core that the walsender took, in percent.
+func busy(r result) float64 { return 100 * r.sender }
 
 // ratio is the median, over the rounds, of one's rate to the other's.
 func ratio(mine, other []result) float64 {

@@ -61,11 +61,11 @@ func measureWays(ctx context.Context, b *bench) error {
 			mine := results[c.name]
 			rows = append(rows, []string{
 				c.name,
-				orDash(median(mine, func(r result) float64 { return r.rate / 1e3 }), "%.0f"),
+				shown(mine, thousands, "%.0f"),
 				orDash(ratio(mine, results[all[0].name]), "%.2f"),
-				orDash(median(mine, func(r result) float64 { return r.cpu }), "%.2f"),
-				orDash(median(mine, func(r result) float64 { return r.peak }), "%.0f"),
-				orDash(median(mine, func(r result) float64 { return 100 * r.sender }), "%.0f %%"),
+				shown(mine, func(r result) float64 { return r.cpu }, "%.2f"),
+				shown(mine, func(r result) float64 { return r.peak }, "%.0f"),
+				shown(mine, busy, "%.0f %%"),
 			})
 		}
 		b.printf("\n%s, %d events, medians of %d rounds\n\n", s.name, n, b.rounds)

@@ -119,12 +119,12 @@ var stateMutants = []mutant{
 	},
 	{
 		name: "kafka store: an earlier position behind a later one counts",
-		file: "checkpoint/kafka.go", old: "if s.saved == nil || replaces || follow(*s.saved, e.Position) == nil {", new: "if true || replaces {",
+		file: "checkpoint/kafka_log.go", old: "if s.saved == nil || replaces || follow(*s.saved, e.Position) == nil {", new: "if true || replaces {",
 		pkg: "./checkpoint", test: "TestAnEarlierPositionBehindALaterOneIsPassedOver",
 	},
 	{
 		name: "kafka store: a topic whose beginning was removed is a first start",
-		file: "checkpoint/kafka.go", old: "if s.saved == nil && start > 0 {", new: "if false {",
+		file: "checkpoint/kafka_log.go", old: "if s.saved == nil && start > 0 {", new: "if false {",
 		pkg: "./checkpoint", test: "TestATopicThatCannotBeTrustedIsRefused",
 	},
 }
