@@ -200,6 +200,28 @@ func TestASkippedRowIsCountedLoggedAndPassed(t *testing.T) {
 	})
 }
 
+// TestASkippedRowAtTheEndOfTheLogIsSaved wants that the next start does not skip, count
+// and log it once more, although nothing that is worth a save follows it.
+func TestASkippedRowAtTheEndOfTheLogIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newAsideRun(t, "all")
+		x.broker.unfit = map[string]bool{"large": true}
+		s, trial := x.open(t)
+		s.saver.idle, s.saver.idleStride = time.Minute, quietStrideBytes // as with a database
+		done := make(chan error, 1)
+		go func() { done <- s.run(t.Context(), trial.stop) }()
+		trial.batches <- batchOf(0x1100, "large")
+		time.Sleep(10 * time.Second) // the bubble's clock
+		if n := count(trial.noted(), "confirm 0/1100"); n != 1 {
+			t.Errorf("ten seconds later: %q, want that 0/1100, behind the skipped row, is confirmed", trial.noted())
+		}
+		close(trial.stop)
+		if err := x.end(s, <-done); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWhatTheBrokerRefusesIsFoundAmongManyAndOnlyThatIsSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newAsideRun(t, "all")

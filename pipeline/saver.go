@@ -30,7 +30,8 @@ type saver struct {
 	confirm func(wal.LSN)
 	seen    *counters
 
-	halted atomic.Bool // a bug was found: what the ledger says counts no longer
+	halted atomic.Bool   // a bug was found: what the ledger says counts no longer
+	passed atomic.Uint64 // the latest rows of which nothing was sent end here or later
 
 	system   string // whose log this is
 	timeline uint32
@@ -103,8 +104,8 @@ func (s *saver) run(ctx context.Context) error {
 	}
 }
 
-// due says whether the mark is worth a save now: rows always are, idle log in
-// strides. So is a snapshot that shows rows as delivered which what is saved does not;
+// due says whether the mark is worth a save now: rows always are, those included that
+// were read and not sent, and idle log in strides. So is a snapshot that shows rows as delivered which what is saved does not;
 // another one is not, because a save is a transaction too and makes the next snapshot
 // another, and an idle database would be kept awake by itself.
 func (s *saver) due(mark checkpoint.Mark, now time.Time) bool {
@@ -115,6 +116,8 @@ func (s *saver) due(mark checkpoint.Mark, now time.Time) bool {
 	case mark.LSN < s.position.LSN:
 		return false
 	case mark.Rows > s.rows, stride >= urgentStrideBytes:
+		return true
+	case stride > 0 && s.passed.Load() > uint64(s.position.LSN):
 		return true
 	case lacked && s.delivered.lacks == 0:
 		return true

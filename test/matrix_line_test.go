@@ -88,12 +88,14 @@ func (l *line) keeps(tb testing.TB, xid string) bool {
 // running is a stream inside the test's process, for what no flag gives.
 type running struct {
 	ended chan error
+	stats func() pipeline.Stats
 	stop  func()
 	abort func() // ends it at once, and waits for that
 	log   *syncBuffer
 }
 
-// run starts a stream and waits until it streams. Its watch looks often.
+// run starts a stream and waits until it streams and its watch has looked once: what a
+// test does afterwards is no race with the first look. The watch looks often.
 func (l *line) run(tb testing.TB, changes ...func(*pipeline.Config)) *running {
 	tb.Helper()
 	r := l.begin(tb, changes...)
@@ -103,7 +105,7 @@ func (l *line) run(tb testing.TB, changes ...func(*pipeline.Config)) *running {
 			tb.Fatalf("the stream ended with %v", err)
 		default:
 		}
-		return strings.Contains(r.log.String(), "msg=streaming")
+		return strings.Contains(r.log.String(), "msg=streaming") && !r.stats().SlotLookedAt.IsZero()
 	})
 	return r
 }
@@ -130,6 +132,7 @@ func (l *line) begin(tb testing.TB, changes ...func(*pipeline.Config)) *running 
 		defer close(gone)
 		r.ended <- runner.Run(ctx, stop)
 	}()
+	r.stats = runner.Stats
 	r.stop = func() { close(stop) }
 	r.abort = func() { cancel(); <-gone }
 	tb.Cleanup(func() {

@@ -7,6 +7,11 @@ const poisonSimulation = "TestSimulatedWorldsParkAndBringBackInOrder"
 //nolint:gochecknoglobals // a table
 var poisonMutants = []mutant{
 	{
+		name: "park: a row that was read and not sent is not worth a save",
+		file: "pipeline/pipeline.go", old: "s.saver.passed.Store(uint64(s.tracker.Begun().LSN) + 1)", new: "",
+		pkg: "./pipeline", test: "TestASkippedRowAtTheEndOfTheLogIsSaved",
+	},
+	{
 		name: "park: a row counts as parked that is nowhere",
 		file: "pipeline/parked.go", old: "if err := p.lot.Park(ctx, p.pending); err != nil {", new: "if err := ctx.Err(); err != nil {",
 		pkg: "./pipeline", test: poisonSimulation,

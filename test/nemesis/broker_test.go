@@ -148,6 +148,7 @@ func newRabbit(t *testing.T, proxy *servers.Proxy) broker {
 	r.server.Exchange(t, r.name, "topic")
 	r.server.Queue(t, r.name, nil)
 	r.server.Bind(t, r.name, r.name, "#")
+	r.server.Settle(t) // that RabbitMQ forgets it is not what is looked for here
 	return r
 }
 
@@ -188,6 +189,7 @@ func (r *rabbit) unbind(w *world) {
 	r.server.Do(w.t, func(ch *amqp.Channel) error { return ch.QueueUnbind(r.name, "#", r.name, nil) })
 	w.main.refuses(w.t, "no queue of exchange")
 	r.server.Bind(w.t, r.name, r.name, "#")
+	r.server.Settle(w.t)
 	w.main = w.stream()
 }
 
