@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -138,6 +139,10 @@ type rabbit struct {
 	server *servers.RabbitServer
 	proxy  *servers.Proxy
 	name   string // of exchange and queue
+
+	// taken is held by who takes messages out of the queue to look at them: until they
+	// are back, the queue says that it is shorter.
+	taken sync.RWMutex
 }
 
 func newRabbit(t *testing.T, proxy *servers.Proxy) broker {
@@ -194,6 +199,10 @@ func (r *rabbit) unbind(w *world) {
 }
 
 func (r *rabbit) ends(context.Context) (ends [partitions]int64, ok bool) {
+	if !r.taken.TryRLock() {
+		return ends, false
+	}
+	defer r.taken.RUnlock()
 	connection, err := amqp.DialConfig(r.server.URL(), amqp.Config{Dial: amqp.DefaultDial(2 * time.Second)})
 	if err != nil {
 		return ends, false
@@ -208,10 +217,33 @@ func (r *rabbit) ends(context.Context) (ends [partitions]int64, ok bool) {
 	return ends, err == nil
 }
 
+// awaitReturn waits until messages that were taken out are in the queue again.
+func (r *rabbit) awaitReturn(w *world, messages int) {
+	w.t.Helper()
+	clock := time.NewTicker(50 * time.Millisecond)
+	defer clock.Stop()
+	for deadline := time.Now().Add(recoveryBound); ; <-clock.C {
+		var queue amqp.Queue
+		r.server.Do(w.t, func(ch *amqp.Channel) (err error) {
+			queue, err = ch.QueueDeclarePassive(r.name, true, false, false, false, nil)
+			return err
+		})
+		if queue.Messages >= messages {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("seed %d: %d of %d messages are back in the queue after %v", *seed, queue.Messages, messages, recoveryBound)
+		}
+	}
+}
+
 func (r *rabbit) records(w *world) []*kgo.Record {
 	w.t.Helper()
+	r.taken.Lock()
+	defer r.taken.Unlock()
 	var records []*kgo.Record
 	held := r.server.Messages(w.t, r.name)
+	r.awaitReturn(w, len(held))
 	for i := range held {
 		d := &held[i]
 		record := &kgo.Record{Offset: int64(i), Value: d.Body}
