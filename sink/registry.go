@@ -33,6 +33,10 @@ type Options struct {
 	// Dial replaces the network, for simulation; nil means the real one.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// Wrap stands between the sink that is opened and who opened it; system is the
+	// scheme of its URL. What it gives must forward Seeker, Staller and Judge. nil is nothing.
+	Wrap func(s Sink, system string) Sink
+
 	// Logger receives states and remarks; nil discards them. No key, payload or
 	// password is ever logged.
 	Logger *slog.Logger
@@ -89,7 +93,12 @@ func Open(ctx context.Context, rawURL string, o Options) (Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.open(ctx, o.withDefaults())
+	s, err := t.open(ctx, o.withDefaults())
+	if err != nil || o.Wrap == nil {
+		return s, err
+	}
+	system, _, _ := strings.Cut(rawURL, "://")
+	return o.Wrap(s, system), nil
 }
 
 // CheckURL gives the usage error that Open would give for rawURL, or nil. It

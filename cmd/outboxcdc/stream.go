@@ -41,6 +41,7 @@ func (p *program) stream(c *cli.Context) error {
 	address, httpErr := httpAddress(c)
 	config, flagErr := pipelineConfig(c)
 	config.Logger = logger
+	defer traceSends(c.Context, &config.SinkOptions, logger)()
 	runner, runnerErr := pipeline.New(config)
 	if err := errors.Join(flagErr, runnerErr, httpErr, logErr); err != nil {
 		return err

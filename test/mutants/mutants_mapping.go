@@ -100,6 +100,46 @@ var mappingMutants = []mutant{
 		pkg: "./sink", test: "FuzzRabbitMessage|TestARowCannotRouteByItsHeaders",
 	},
 	{
+		name: "tracing: a span does not continue its message's trace",
+		file: "sink/tracing/traced.go", old: "trace.ContextWithRemoteSpanContext(ctx, parent)", new: "trace.ContextWithRemoteSpanContext(ctx, parent.WithSpanID(trace.SpanID{1}))",
+		pkg: "./sink/tracing", test: "TestASampledTraceGoesOnInASpanThatEndsWithTheAck",
+	},
+	{
+		name: "tracing: a message that is traced overtakes those before it",
+		file: "sink/tracing/traced.go", old: "\t\tif err := t.sendUntraced(ctx, msgs[from:i], ack); err != nil {\n\t\t\treturn err\n\t\t}\n\t\tif err := t.sendTraced(ctx, msgs[i:i+1], parent, ack); err != nil {\n\t\t\treturn err\n\t\t}\n", new: "\t\tif err := t.sendTraced(ctx, msgs[i:i+1], parent, ack); err != nil {\n\t\t\treturn err\n\t\t}\n\t\tif err := t.sendUntraced(ctx, msgs[from:i], ack); err != nil {\n\t\t\treturn err\n\t\t}\n",
+		pkg: "./sink/tracing", test: "TestASampledTraceGoesOnInASpanThatEndsWithTheAck",
+	},
+	{
+		name: "tracing: an error's text leaves the machine",
+		file: "sink/tracing/traced.go", old: "span.SetStatus(codes.Error, class)", new: "span.SetStatus(codes.Error, err.Error())",
+		pkg: "./sink/tracing", test: "TestASampledTraceGoesOnInASpanThatEndsWithTheAck",
+	},
+	{
+		name: "tracing: a span swallows an ack that failed",
+		file: "sink/tracing/traced.go", old: "\t\tack(err)\n", new: "\t\tif err == nil {\n\t\t\tack(err)\n\t\t}\n",
+		pkg: "./sink/tracing", test: "TestASampledTraceGoesOnInASpanThatEndsWithTheAck",
+	},
+	{
+		name: "tracing: spans gather while the broker is away",
+		file: "sink/tracing/traced.go", old: "t.from.open.Add(1) > mostOpen", new: "t.from.open.Add(1) < 0",
+		pkg: "./sink/tracing", test: "TestSpansDoNotGatherWhileTheBrokerIsAway",
+	},
+	{
+		name: "tracing: a span holds what is no UTF-8, and its batch is refused",
+		file: "sink/tracing/traced.go", old: "strings.ToValidUTF8(string(of[:min(len(of), longestText)]), \"\")", new: "strings.Clone(string(of[:min(len(of), longestText)]))",
+		pkg: "./sink/tracing", test: "TestASpanTakesLittleOfARow",
+	},
+	{
+		name: "tracing: what a collector refuses is sent to it again and again",
+		file: "sink/tracing/collector.go", old: "if err == nil || !errors.Is(err, errAgain) {", new: "if err == nil {",
+		pkg: "./sink/tracing", test: "TestAnExportIsTriedAgainOnlyWhereThatHelps",
+	},
+	{
+		name: "tracing: the headers for the collector go to another host",
+		file: "sink/tracing/environment.go", old: "return http.ErrUseLastResponse", new: "return nil",
+		pkg: "./sink/tracing", test: "TestAnExportIsTriedAgainOnlyWhereThatHelps",
+	},
+	{
 		name: "topics: a pattern matches a part of a name",
 		file: "outbox/config.go", old: "`\\A(?:` + pattern + `)\\z`", new: "pattern",
 		pkg: "./outbox", test: "TestRoutesAndAllowListBoundWhatARowCanReach",
