@@ -29,8 +29,9 @@ test: test-unit test-e2e ## everything that must hold: unit tests, then real Pos
 test-unit: ## unit and bubble tests with the race detector
 	$(GO) test -race -tags $(TAGS) $(PKGS)
 
+# These tests wait more than they work, so more of them run at a time than there are cores.
 test-e2e: ## end to end on real servers, fetched once when the machine has none
-	$(GO) test -tags $(TAGS) -count 1 -timeout 60m ./test/... ./examples/...
+	$(GO) test -tags $(TAGS) -count 1 -parallel 4 -timeout 60m ./test/... ./examples/...
 
 test-page: ## the status page in a real Chromium; SCREENS=dir keeps what it looks like
 	$(GO) test -tags $(TAGS),chromium -count 1 -run ThePage ./cmd/outboxcdc $(if $(SCREENS),-screens $(abspath $(SCREENS)))

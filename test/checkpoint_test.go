@@ -19,6 +19,7 @@ import (
 )
 
 func TestDatabaseStoreKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	checkpointtest.Run(t, func(t *testing.T) func() checkpoint.Store {
 		db := preparedDatabase(t)
 		return func() checkpoint.Store { return databaseStore(t, db.URL, checkpointtest.Slot) }
@@ -26,6 +27,7 @@ func TestDatabaseStoreKeepsTheContract(t *testing.T) {
 }
 
 func TestKafkaStoreKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	kafka := servers.SharedKafka(t)
 	checkpointtest.Run(t, func(t *testing.T) func() checkpoint.Store {
 		topic := walName("positions")
@@ -42,6 +44,7 @@ func TestKafkaStoreKeepsTheContract(t *testing.T) {
 
 // A broker that compacts at once keeps what counts.
 func TestAPositionSurvivesTheCompactionOfItsTopic(t *testing.T) {
+	t.Parallel()
 	kafka := servers.SharedKafka(t)
 	topic := walName("positions")
 	kafka.CreateTopic(t, topic, 1, map[string]string{
@@ -68,6 +71,7 @@ func TestAPositionSurvivesTheCompactionOfItsTopic(t *testing.T) {
 
 // The stream goes on from a topic, and tells of a gap by it.
 func TestAStreamGoesOnFromAPositionInATopic(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	topic := walName("positions")
 	inTopic := func(c *pipeline.Config) {

@@ -256,6 +256,7 @@ func TestASlotThatWentMissingIsNotMadeAgain(t *testing.T) {
 }
 
 func TestInitMakesEverythingOnceAndSaysSo(t *testing.T) {
+	t.Parallel()
 	db := servers.SharedPostgres(t)
 	slot := walName("slot")
 	env := []string{"OUTBOXCDC_DATABASE_URL=" + db.URL, "OUTBOXCDC_SLOT=" + slot, "OUTBOXCDC_SINK=stdout://"}
@@ -282,6 +283,7 @@ func TestInitMakesEverythingOnceAndSaysSo(t *testing.T) {
 }
 
 func TestPrintedSQLMakesWhatInitMakes(t *testing.T) {
+	t.Parallel()
 	db := servers.SharedPostgres(t)
 	slot := walName("slot")
 	printed := command(t, nil, "init", "--slot", slot, "--print-sql")

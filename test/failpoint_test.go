@@ -91,6 +91,7 @@ func (m *mortal) dies(tb testing.TB) {
 // at several passes, under load. The first passes are the interesting ones: a save
 // that is the first of its session, an ack before any save.
 func TestADeathAtEachPointLosesNothing(t *testing.T) {
+	t.Parallel()
 	for point, passes := range map[failpoint.Point][]int{
 		failpoint.AfterReceive: {1, 7, 60},
 		failpoint.AfterSend:    {1, 7, 60},
@@ -112,6 +113,7 @@ func TestADeathAtEachPointLosesNothing(t *testing.T) {
 
 // TestADeathInAStopLosesNothing kills the streamer while it drains.
 func TestADeathInAStopLosesNothing(t *testing.T) {
+	t.Parallel()
 	for _, point := range []failpoint.Point{failpoint.StopFlushed, failpoint.StopSaved} {
 		t.Run(string(point), func(t *testing.T) {
 			l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
@@ -136,6 +138,7 @@ func TestADeathInAStopLosesNothing(t *testing.T) {
 // which are on as many goroutines: of the publisher, of Kafka's client, of the saver
 // and of the session.
 func TestABugEndsTheProcessWithASentenceAndLosesNothing(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	stopWriting := l.write(t)
 	for point, stops := range map[failpoint.Point]bool{

@@ -37,6 +37,7 @@ const mappingPage = "../docs/mapping.md"
 // is printed, and the statements of Python and Java, and looks at what a stream would
 // find in the log.
 func TestTheMappingPageRunsAsPrinted(t *testing.T) {
+	t.Parallel()
 	db := servers.SharedPostgres(t)
 	l := &line{db: db, slot: walName("page"), sql: db.Server.Conn(t, db.Name)}
 	flags := []string{"--slot", l.slot, "--database-url", db.URL, "--message-prefix", "outboxcdc"}

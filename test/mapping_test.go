@@ -53,6 +53,7 @@ const strangeTables = `create schema sales;
 	alter table parted attach partition leaf_b for values in ('b')`
 
 func TestTablesOfAnyShapeAreMapped(t *testing.T) {
+	t.Parallel()
 	l := bareLine(t, servers.SharedPostgres(t), servers.SharedKafka(t), walName("mapped"))
 	l.exec(t, strangeTables)
 	placed := l.kafka.Topic(t, streamPartitions)
@@ -153,6 +154,7 @@ func badMappingsAreFound(t *testing.T, l *line) {
 // TestMessagesAreEventsLikeRows has both ways to publish in one transaction, in a
 // database whose text is not UTF-8.
 func TestMessagesAreEventsLikeRows(t *testing.T) {
+	t.Parallel()
 	l := bareLine(t, encodedDatabase(t, "LATIN1"), servers.SharedKafka(t), walName("messages"))
 	l.flags = append(l.flags, "--message-prefix", "outboxcdc")
 	mustRun(t, append([]string{"init"}, l.flags...)...)

@@ -28,6 +28,7 @@ func configureTopic(tb testing.TB, k *servers.KafkaServer, topic, name, value st
 // The limit of a topic is looked up once. When it is lowered later, the broker
 // refuses a whole batch.
 func TestATopicThatTakesLessThanBeforeStopsTheStreamBeforeTheEvent(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	s := l.stream(t)
 	l.event(t, "before")
@@ -54,6 +55,7 @@ func TestATopicThatTakesLessThanBeforeStopsTheStreamBeforeTheEvent(t *testing.T)
 }
 
 func TestAQuotaSlowsTheStreamAndBreaksNothing(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	id := walName("client")
 	quota := kadm.AlterClientQuotaEntry{
@@ -118,6 +120,7 @@ func sendAt(tb testing.TB, s sink.Sink, topic string, at time.Time, ack sink.Ack
 
 // A producer that was silent for so long that the broker forgot it goes on.
 func TestAProducerThatTheBrokerForgotGoesOn(t *testing.T) {
+	t.Parallel()
 	kafka := servers.Kafka(t, servers.Setting("producer.id.expiration.ms", "500"), servers.Setting("producer.id.expiration.check.interval.ms", "200"))
 	topic := kafka.Topic(t, 1)
 	admin := kadm.NewClient(kafka.Client(t))
@@ -147,6 +150,7 @@ func knownProducers(tb testing.TB, admin *kadm.Client, topic string) int {
 // The broker comes back without the end of its log, as after the election of a
 // replica that lagged. What it acknowledged is gone, and was confirmed to Postgres.
 func TestABrokerThatLostWhatItAcknowledgedStopsTheStream(t *testing.T) {
+	t.Parallel()
 	kafka := servers.Kafka(t)
 	l := newLine(t, servers.SharedPostgres(t), kafka)
 	s := l.stream(t)

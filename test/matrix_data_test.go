@@ -101,6 +101,7 @@ var janitors = []string{
 }
 
 func TestWhatIsCommittedComesOnceWhateverItsShape(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	l.exec(t, raise+"; create table other (i bigint generated always as identity primary key)")
 	if l.db.Server.Major() >= 15 { // another tool's publication, which is not ours to read
@@ -187,6 +188,7 @@ func TestRowsOfOneCopyHavePositionsOfTheirOwn(t *testing.T) {
 }
 
 func TestEventsComeInTheOrderOfCommitsNotOfInserts(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	l.exec(t, raise)
 	r := l.run(t)
@@ -213,6 +215,7 @@ func TestEventsComeInTheOrderOfCommitsNotOfInserts(t *testing.T) {
 }
 
 func TestAPreparedTransactionIsSentOnceAndAtItsCommit(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.Postgres(t, servers.Setting("max_prepared_transactions", "4")).Database(t), servers.SharedKafka(t))
 	l.exec(t, raise)
 	r := l.run(t)
@@ -237,6 +240,7 @@ func TestAPreparedTransactionIsSentOnceAndAtItsCommit(t *testing.T) {
 }
 
 func TestRowsOfPartitionsAreReadByName(t *testing.T) {
+	t.Parallel()
 	const table = `create table outbox (aggregate_type text, aggregate_id text, event_type text, payload text) partition by list (aggregate_type);
 		create table leaf_a partition of outbox for values in ('a');
 		create table leaf_b (surplus int default 3, payload text, event_type text, aggregate_id text, aggregate_type text)`

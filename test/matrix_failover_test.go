@@ -120,6 +120,7 @@ func (s *streamer) says(text string) func() bool {
 }
 
 func TestAFailoverWithASlotThatWasCopiedLosesNothing(t *testing.T) {
+	t.Parallel()
 	primary := servers.Postgres(t, servers.Major(failoverMajor))
 	a := newAddress(t, primary.Database(t))
 	standby, _ := primary.Standby(t)
@@ -147,6 +148,7 @@ func TestAFailoverWithASlotThatWasCopiedLosesNothing(t *testing.T) {
 // What is saved lies beyond where the new primary took over. Below that number it
 // has other transactions now, and a stream that begins there skips them in silence.
 func TestAFailoverThatLostTheEndOfTheLogSkipsNoNewEvent(t *testing.T) {
+	t.Parallel()
 	primary := servers.Postgres(t, servers.Major(failoverMajor))
 	a := newAddress(t, primary.Database(t))
 	standby, _ := primary.Standby(t)
@@ -183,6 +185,7 @@ func TestAFailoverThatLostTheEndOfTheLogSkipsNoNewEvent(t *testing.T) {
 }
 
 func TestANewPrimaryWithoutTheSlotIsRefused(t *testing.T) {
+	t.Parallel()
 	primary := servers.Postgres(t)
 	a := newAddress(t, primary.Database(t))
 	standby, _ := primary.Standby(t)
@@ -204,6 +207,7 @@ func TestANewPrimaryWithoutTheSlotIsRefused(t *testing.T) {
 }
 
 func TestAFormerPrimaryIsRefused(t *testing.T) {
+	t.Parallel()
 	primary := servers.Postgres(t)
 	a := newAddress(t, primary.Database(t))
 	former := primary.Snapshot(t)
@@ -226,6 +230,7 @@ func TestAFormerPrimaryIsRefused(t *testing.T) {
 }
 
 func TestARestoreToAnEarlierStateIsRefused(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		restore func(*servers.PostgresServer, testing.TB)
 		say     string
@@ -254,6 +259,7 @@ func TestARestoreToAnEarlierStateIsRefused(t *testing.T) {
 // A position means nothing in another cluster, and the other cluster's own slot and
 // tables look as if all were well.
 func TestAnotherClusterBehindTheSameAddressIsRefused(t *testing.T) {
+	t.Parallel()
 	a := newAddress(t, servers.Postgres(t).Database(t))
 	other := servers.Postgres(t)
 	other.CreateDatabase(t, a.db.Name)

@@ -21,6 +21,7 @@ import (
 // where it did before.
 
 func TestAPasswordThatIsChangedEndsTheStreamOnceItIsAskedFor(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	f := &walFixture{db: l.db, sql: l.sql}
 	role, password := f.role(t, "replication superuser")
@@ -222,6 +223,7 @@ func forwarding(tb testing.TB, from, to string) (end func()) {
 // The name of the database's host comes to mean another address, as after a failover
 // behind a name; the old address is gone. Stream, watch and checkpoint follow.
 func TestANameThatComesToMeanAnotherServerIsFollowed(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	server := l.db.Server.Address()
 	_, port, err := net.SplitHostPort(freeAddress(t))

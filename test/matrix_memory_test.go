@@ -129,6 +129,7 @@ func wantPeak(tb testing.TB, s *streamer, what string) {
 }
 
 func TestMemoryDoesNotGrowWithTheTransaction(t *testing.T) {
+	t.Parallel()
 	const payload = 600
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	s := l.streamWithin(t, memoryLimit)
@@ -157,6 +158,7 @@ func TestMemoryDoesNotGrowWithTheTransaction(t *testing.T) {
 // Rows as large as a broker takes, which do not compress, in transactions of one and of
 // many. All of them wait when the stream begins, so that it goes as fast as it can.
 func TestRowsOfAMegabyteFitIntoASmallLimit(t *testing.T) {
+	t.Parallel()
 	const payload, each = 1_000_000, 30
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	for from := 0; from < *memoryLarge; from += each {
@@ -194,6 +196,7 @@ func (l *line) largeRows(t *testing.T, from, n, payload int, together bool) {
 // The broker goes away under load. What is on its way then is held, and nothing more:
 // from the time at which the buffers are full, memory does not grow.
 func TestMemoryDoesNotGrowWhileTheBrokerIsAway(t *testing.T) {
+	t.Parallel()
 	const perSecond, payload, slack = 1000, 2000, 16 << 20
 	kafka := servers.Kafka(t)
 	l := newLine(t, servers.SharedPostgres(t), kafka)

@@ -53,6 +53,7 @@ func (l *line) confirmed(tb testing.TB) {
 // The slot's own position survives a crash only as far as the last checkpoint wrote
 // it. What we saved ourselves is later.
 func TestACrashOfPostgresRepeatsNothingThatWasSaved(t *testing.T) {
+	t.Parallel()
 	server := servers.Postgres(t, servers.Setting("checkpoint_timeout", "1h"))
 	l := newLine(t, server.Database(t), servers.SharedKafka(t))
 	s := l.stream(t)
@@ -81,6 +82,7 @@ func TestACrashOfPostgresRepeatsNothingThatWasSaved(t *testing.T) {
 }
 
 func TestARestartOfPostgresUnderLoadLosesNothing(t *testing.T) {
+	t.Parallel()
 	server := servers.Postgres(t)
 	l := newLine(t, server.Database(t), servers.SharedKafka(t))
 	s := l.stream(t)
@@ -116,6 +118,7 @@ func (l *line) recount(tb testing.TB) {
 // (slotfuncs.c, binary_upgrade_logical_slot_has_caught_up). So the way is: the
 // services stop, the stream stops, the server stops.
 func TestAStopInOrderLeavesNothingToDecode(t *testing.T) {
+	t.Parallel()
 	server := servers.Postgres(t, servers.Major(failoverMajor)) // earlier ones forget on the way down
 	l := newLine(t, server.Database(t), servers.SharedKafka(t))
 	s := l.stream(t)
@@ -132,6 +135,7 @@ func TestAStopInOrderLeavesNothingToDecode(t *testing.T) {
 }
 
 func TestATerminatedWalsenderIsFollowedByAnother(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	s := l.stream(t)
 	d := l.under(t, 10_000, func() {
@@ -151,6 +155,7 @@ func TestATerminatedWalsenderIsFollowedByAnother(t *testing.T) {
 // of them is on a disk that is full, until the walsender that failed is gone and the
 // next one clears them away.
 func TestAFullDiskOfPostgresIsOutlasted(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	s := stream(t, "--slot", l.slot, "--database-url", l.spilling(t), "--topic", l.topic, "--http", "off",
 		"--sink", "kafka://"+strings.Join(l.kafka.Bootstrap(), ","))
@@ -207,6 +212,7 @@ func (l *line) fillDisk(tb testing.TB) {
 // A failover slot is sent nothing that the standbys which are named do not have. That
 // is waiting, not failing.
 func TestAStandbyThatIsDownHoldsTheStreamAndNoMore(t *testing.T) {
+	t.Parallel()
 	server := servers.Postgres(t, servers.Major(failoverMajor))
 	a := newAddress(t, server.Database(t))
 	a.exec(t, "select pg_create_physical_replication_slot('away', true)")
@@ -230,6 +236,7 @@ func TestAStandbyThatIsDownHoldsTheStreamAndNoMore(t *testing.T) {
 // With synchronous_standby_names = '*' we are a standby too: each commit waits until
 // we have confirmed it, and our own saves must not wait for ourselves.
 func TestAStreamThatCommitsWaitForIsToldOfAndLosesNothing(t *testing.T) {
+	t.Parallel()
 	server := servers.Postgres(t)
 	l := newLine(t, server.Database(t), servers.SharedKafka(t))
 	l.exec(t, "alter system set synchronous_standby_names = '*'")

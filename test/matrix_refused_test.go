@@ -53,6 +53,7 @@ func (i impossible) insertInto(tb testing.TB, l *line) (xid string) {
 }
 
 func TestARowThatCannotBeSentHaltsTheStreamBeforeIt(t *testing.T) {
+	t.Parallel()
 	for name, row := range impossibles {
 		t.Run(name, func(t *testing.T) {
 			l := tableLine(t, servers.SharedPostgres(t), looseOutbox)
@@ -102,6 +103,7 @@ func TestARowWhoseColumnIsGoneHaltsTheStreamBeforeIt(t *testing.T) {
 // A row that was inserted while the table had another name stands in the log under
 // that name for good.
 func TestRowsOfARenamedTableAreNeverSkipped(t *testing.T) {
+	t.Parallel()
 	app := func(c *pipeline.Config) { c.Wal.Tables = []wal.Table{{Schema: "app", Name: "outbox"}} }
 	moved := func(c *pipeline.Config) { c.Wal.Tables = []wal.Table{{Schema: "public", Name: "moved"}} }
 	as := func(*pipeline.Config) {}

@@ -80,6 +80,7 @@ func (l *line) acceptedGap(tb testing.TB, r *running, from, to string) {
 }
 
 func TestASlotThatConfirmedWhatWasNeverWrittenIsCalledSo(t *testing.T) {
+	t.Parallel()
 	for name, forget := range map[string]bool{"with a saved position": false, "at a first start": true} {
 		t.Run(name, func(t *testing.T) {
 			l := settledAndStopped(t, servers.SharedPostgres(t))
@@ -201,6 +202,7 @@ func (l *line) saved(tb testing.TB) (position string) {
 }
 
 func TestASlotThatWasIdleTooLongIsWarnedOfAndRefused(t *testing.T) {
+	t.Parallel()
 	server := servers.Postgres(t, servers.Major(18), servers.Setting("idle_replication_slot_timeout", "1s"))
 	l := settledAndStopped(t, server.Database(t))
 	out, status := outboxcdc(t, append([]string{"check", "--sink", "stdout://"}, l.flags...)...)
@@ -215,6 +217,7 @@ func TestASlotThatWasIdleTooLongIsWarnedOfAndRefused(t *testing.T) {
 }
 
 func TestAPublicationThatIsDroppedHaltsTheStreamBeforeTheNextRow(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		major int
 		say   string
@@ -242,6 +245,7 @@ func TestAPublicationThatIsDroppedHaltsTheStreamBeforeTheNextRow(t *testing.T) {
 }
 
 func TestATableThatLeavesThePublicationHaltsTheStreamWithTheWindow(t *testing.T) {
+	t.Parallel()
 	for name, sql := range map[string]string{
 		"removed":        "alter publication outboxcdc drop table outbox",
 		"made anew":      "begin; drop table outbox; " + looseOutbox + "; commit",
@@ -287,6 +291,7 @@ func TestATableThatLeftThePublicationBetweenTwoSessionsIsFound(t *testing.T) {
 }
 
 func TestAnOpenTransactionHoldsTheLogAndNotTheConfirm(t *testing.T) {
+	t.Parallel()
 	l := tableLine(t, servers.SharedPostgres(t), looseOutbox)
 	r := l.run(t)
 	idle := l.db.Server.Conn(t, l.db.Name)

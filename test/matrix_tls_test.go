@@ -235,6 +235,7 @@ func TestWithoutAnSSLModeTheStreamFromALocalHostIsEncryptedWhereTheServerCanAndP
 
 // A whole stream over TLS, until the certificate has expired.
 func TestAStreamOverTLSEndsWhenTheCertificateIsNotToBeBelievedAnyMore(t *testing.T) {
+	t.Parallel()
 	server := servers.Postgres(t)
 	l := newLine(t, server.Database(t), servers.SharedKafka(t))
 	ours := newAuthority(t)

@@ -22,6 +22,7 @@ func (l *line) keysLeft(tb testing.TB) []string {
 }
 
 func TestPruneDeletesOnlyWhatIsDeliveredAndOld(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	r := l.run(t)
 	for _, key := range []string{"old", "older", "young"} {
@@ -61,6 +62,7 @@ func TestPruneDeletesOnlyWhatIsDeliveredAndOld(t *testing.T) {
 }
 
 func TestPruneDropsPartitionsThatAreDone(t *testing.T) {
+	t.Parallel()
 	db := servers.SharedPostgres(t)
 	l := bareLine(t, db, servers.SharedKafka(t), walName("line"))
 	l.exec(t, `create table outbox (seq bigint generated always as identity, aggregate_type text, aggregate_id text, event_type text, payload jsonb,
@@ -93,6 +95,7 @@ func TestPruneDropsPartitionsThatAreDone(t *testing.T) {
 }
 
 func TestRowsThatWereSentAreMarkedOrDeletedWhereAskedFor(t *testing.T) {
+	t.Parallel()
 	often := func(c *pipeline.Config) { c.SweepInterval = 50 * time.Millisecond }
 	t.Run("marked", func(t *testing.T) {
 		l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
@@ -130,6 +133,7 @@ func TestRowsThatWereSentAreMarkedOrDeletedWhereAskedFor(t *testing.T) {
 }
 
 func TestStatusTellsWhereAStreamStands(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	r := l.run(t)
 	l.insert(t, "a", "1")

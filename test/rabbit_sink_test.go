@@ -123,6 +123,7 @@ func (c *earConn) Read(b []byte) (int, error) {
 // The broker refuses by having no queue for a message, until it has said so once: then
 // the queue is bound again, and takes whatever is behind it.
 func TestRabbitSinkKeepsItsPromisesOnARealBroker(t *testing.T) {
+	t.Parallel()
 	rabbit := servers.SharedRabbit(t)
 	sinktest.Run(t, func(tb testing.TB) *sinktest.Harness {
 		tb.Helper()

@@ -63,6 +63,7 @@ func (l *rabbitLine) awaitPayloads(tb testing.TB, queue string, want ...string) 
 // TestAMessageThatNoQueueTakesStopsTheStream and is neither lost nor passed by what is
 // behind it.
 func TestAMessageThatNoQueueTakesStopsTheStream(t *testing.T) {
+	t.Parallel()
 	l := newRabbitLine(t, servers.SharedRabbit(t))
 	l.rabbit.Bind(t, l.name, l.name, "outbox.event.order")
 	s := stream(t, l.args("--http", "off")...)
@@ -93,6 +94,7 @@ func TestAMessageThatNoQueueTakesStopsTheStream(t *testing.T) {
 // TestAQueueThatIsDeletedStopsTheStream: what it held went with it, what follows waits
 // for the next queue.
 func TestAQueueThatIsDeletedStopsTheStream(t *testing.T) {
+	t.Parallel()
 	l := newRabbitLine(t, servers.SharedRabbit(t))
 	l.rabbit.Bind(t, l.name, l.name, "#")
 	s := stream(t, l.args("--http", "off")...)
@@ -122,6 +124,7 @@ func TestAQueueThatIsDeletedStopsTheStream(t *testing.T) {
 // TestAnAlarmIsWaitedFor: while the broker has no memory left nothing is sent, the
 // stream is not ready and says why, and nothing is lost.
 func TestAnAlarmIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	rabbit := servers.Rabbit(t)
 	l := newRabbitLine(t, rabbit)
 	rabbit.Bind(t, l.name, l.name, "#")
@@ -166,6 +169,7 @@ func get(tb testing.TB, url string) (status int, text string) {
 
 // TestCheckLooksAtExchangeAndQueue of RabbitMQ.
 func TestCheckLooksAtExchangeAndQueue(t *testing.T) {
+	t.Parallel()
 	rabbit := servers.SharedRabbit(t)
 	l := newRabbitLine(t, rabbit)
 	for _, c := range []struct {

@@ -63,6 +63,7 @@ func (l *line) lose(tb testing.TB, statements []string) {
 // from before the loss until after the recovery has begun, and while the stream dies
 // without draining.
 func TestARecoveryUnderLoadMissesNothingAndDoublesOnlyWhatWasInFlight(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	random := rand.New(rand.NewPCG(rand.Uint64(), 1))
 	ways := []string{"dropped", "dropped and made anew", "advanced"}

@@ -58,6 +58,7 @@ func (l *line) reconnect(t *testing.T) {
 }
 
 func TestABrokerThatGoesAwayIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	kafka := servers.Kafka(t)
 	l := newLine(t, servers.SharedPostgres(t), kafka)
 	s := l.stream(t)
@@ -74,6 +75,7 @@ func TestABrokerThatGoesAwayIsWaitedFor(t *testing.T) {
 }
 
 func TestACrashOfPostgresIsSurvived(t *testing.T) {
+	t.Parallel()
 	server := servers.Postgres(t)
 	l := newLine(t, server.Database(t), servers.SharedKafka(t))
 	s := l.stream(t)
@@ -94,6 +96,7 @@ func TestACrashOfPostgresIsSurvived(t *testing.T) {
 }
 
 func TestACutLinkIsFollowedByAnother(t *testing.T) {
+	t.Parallel()
 	db := servers.SharedPostgres(t)
 	l := newLine(t, db, servers.SharedKafka(t))
 	proxy := servers.NewProxy(t, db.Server.Address())
@@ -129,6 +132,7 @@ func (l *line) streamFrom(t *testing.T, database string) *streamer {
 }
 
 func TestASecondInstanceStandsByAndTakesOver(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	first := l.stream(t)
 	eventually(t, time.Minute, "the first instance streams", func() bool { return strings.Contains(first.log.String(), "streaming") })
@@ -144,6 +148,7 @@ func TestASecondInstanceStandsByAndTakesOver(t *testing.T) {
 }
 
 func TestASlotThatWasDroppedOrMadeAnewIsRefused(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	s := l.stream(t)
 	if err := l.w.write(walContext(t), 1000, 2); err != nil {
@@ -172,6 +177,7 @@ func TestASlotThatWasDroppedOrMadeAnewIsRefused(t *testing.T) {
 }
 
 func TestAFirstStartMakesWhatIsMissingAndSaysSo(t *testing.T) {
+	t.Parallel()
 	db, kafka := servers.SharedPostgres(t), servers.SharedKafka(t)
 	f := newWalFixture(t, db)
 	l := bareLine(t, db, kafka, f.config.Slot)
@@ -193,6 +199,7 @@ func TestAFirstStartMakesWhatIsMissingAndSaysSo(t *testing.T) {
 }
 
 func TestASecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	kafka := servers.Kafka(t)
 	l := newLine(t, servers.SharedPostgres(t), kafka)
 	s := l.stream(t)

@@ -159,6 +159,7 @@ func (l *line) history(tb testing.TB, n int) {
 // carries 1,000 events a second: from the bookmark, from a position behind it, and up
 // to a position.
 func TestAReplayFromABookmarkIsExactlyTheSuffixInCommitOrder(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	s := l.stream(t)
 	stop := l.atRate(t, 1000)
@@ -229,6 +230,7 @@ func TestAReplayFromABookmarkIsExactlyTheSuffixInCommitOrder(t *testing.T) {
 // TestAReplayFromTheTableIsASupersetThatMissesNothing replays where no slot was held
 // back, beside a stream that carries 1,000 events a second.
 func TestAReplayFromTheTableIsASupersetThatMissesNothing(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	s := l.stream(t)
 	stop := l.atRate(t, 1000)

@@ -15,6 +15,7 @@ import (
 // a transaction visible whose commit record lies behind the sample's position: it
 // would be called delivered before it is.
 func TestASampleShowsNothingThatCommitsBehindItsPosition(t *testing.T) {
+	t.Parallel()
 	f := newWalFixture(t, servers.SharedPostgres(t))
 	f.ready(t)
 	f.run(t, "create table samples (snapshot pg_snapshot, at pg_lsn)")

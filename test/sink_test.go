@@ -133,6 +133,7 @@ func storedMessages(tb testing.TB, k *servers.KafkaServer, topic string) []sink.
 }
 
 func TestKafkaSinkKeepsItsPromisesOnARealBroker(t *testing.T) {
+	t.Parallel()
 	kafka := servers.SharedKafka(t)
 	sinktest.Run(t, func(tb testing.TB) *sinktest.Harness {
 		tb.Helper()
@@ -153,6 +154,7 @@ func TestKafkaSinkKeepsItsPromisesOnARealBroker(t *testing.T) {
 // The same failure over and over, at another moment each time and under load on many
 // keys, without a simulated clock to make goroutines take turns.
 func TestKafkaSinkStopsTheLineOnARealBroker(t *testing.T) {
+	t.Parallel()
 	kafka := servers.SharedKafka(t)
 	for round := range 20 {
 		topic := kafka.Topic(t, 3)
@@ -224,6 +226,7 @@ func sendOne(tb testing.TB, s sink.Sink, topic string, want *fault.Class) {
 }
 
 func TestKafkaSinkStopsWhenATopicIsDeletedUnderIt(t *testing.T) {
+	t.Parallel()
 	kafka := servers.SharedKafka(t)
 	admin := kadm.NewClient(kafka.Client(t))
 	operator := fault.Operator

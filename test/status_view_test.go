@@ -53,6 +53,7 @@ func (l *line) awaitStatuses(tb testing.TB, want string) {
 }
 
 func TestARowIsPendingWhileTheBrokerIsSilentAndSentAfterwards(t *testing.T) {
+	t.Parallel()
 	kafka := servers.Kafka(t)
 	l := newLine(t, servers.SharedPostgres(t), kafka)
 	r := l.run(t)
@@ -93,6 +94,7 @@ func (l *line) lookedAt(tb testing.TB) (n int) {
 }
 
 func TestNoRowIsCalledSentBeforeTheBrokerHoldsItWhateverDies(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	stopWriting := l.write(t)
 	called := 0
@@ -113,6 +115,7 @@ func TestNoRowIsCalledSentBeforeTheBrokerHoldsItWhateverDies(t *testing.T) {
 }
 
 func TestTheStatusOfARowIsUnknownWhereNobodyCanTell(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		story func(t *testing.T, l *line) *running
 		want  string

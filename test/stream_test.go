@@ -78,6 +78,7 @@ func (l *line) end(tb testing.TB) string {
 }
 
 func TestCommittedEventsReachKafkaExactlyAndInOrder(t *testing.T) {
+	t.Parallel()
 	db := servers.SharedPostgres(t)
 	l := newLine(t, db, servers.SharedKafka(t))
 	quiet := neighbour(t, db.Server)
@@ -101,6 +102,7 @@ func TestCommittedEventsReachKafkaExactlyAndInOrder(t *testing.T) {
 }
 
 func TestKilledStreamersLoseNothingAndKeepTheOrder(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()

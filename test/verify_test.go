@@ -112,6 +112,7 @@ func at(r *kgo.Record, position string) *kgo.Record {
 }
 
 func TestVerifyFindsWhatIsPlanted(t *testing.T) {
+	t.Parallel()
 	l, records := deliveredLine(t, 3000)
 	n := int64(len(records))
 	report, exit := l.verify(t, l.topic)
@@ -170,6 +171,7 @@ func swapped(records []*kgo.Record, i, j int) []*kgo.Record {
 }
 
 func TestVerifyDoesNotCallARowMissingThatMayStillCome(t *testing.T) {
+	t.Parallel()
 	l, records := deliveredLine(t, 200)
 	n := int64(len(records))
 	if err := l.w.write(walContext(t), 20, 1); err != nil {
@@ -197,6 +199,7 @@ func TestVerifyDoesNotCallARowMissingThatMayStillCome(t *testing.T) {
 }
 
 func TestVerifyKnowsWhatItCannotKnow(t *testing.T) {
+	t.Parallel()
 	l, records := deliveredLine(t, 1000)
 	n := int64(len(records))
 	t.Run("rows were deleted", func(t *testing.T) {
@@ -241,6 +244,7 @@ func (l *line) cut(tb testing.TB, each int64) (removed int64) {
 }
 
 func TestVerifyComparesARange(t *testing.T) {
+	t.Parallel()
 	l, records := deliveredLine(t, 1000)
 	n := int64(len(records))
 	var low, high int64
@@ -270,6 +274,7 @@ func TestVerifyComparesARange(t *testing.T) {
 }
 
 func TestVerifyNeedsNoMoreThanItSays(t *testing.T) {
+	t.Parallel()
 	l, records := deliveredLine(t, 100)
 	n := int64(len(records))
 	role := loginAs(t, l.db, "GRANT SELECT ON outbox TO $role")
@@ -286,6 +291,7 @@ func TestVerifyNeedsNoMoreThanItSays(t *testing.T) {
 }
 
 func TestVerifySaysWhatItLacks(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	sink := "kafka://" + strings.Join(l.kafka.Bootstrap(), ",")
 	for name, c := range map[string]struct {
