@@ -55,6 +55,14 @@ func (p *parkLine) event(t *testing.T, id string, bad bool) {
 	}
 }
 
+// large writes the next event of an aggregate, of 3000 bytes.
+func (p *parkLine) large(t *testing.T, id string) {
+	t.Helper()
+	p.last[id]++
+	p.exec(t, `insert into outbox (aggregate_type, aggregate_id, event_type, payload)
+		values ('order', $1, 'raised', jsonb_build_object('n', $2::int, 'x', repeat('x', 3000)))`, id, p.last[id])
+}
+
 // events writes three rounds of events, of which the second is bad when poison says so.
 func (p *parkLine) events(t *testing.T, poison bool) {
 	t.Helper()
@@ -154,6 +162,10 @@ func TestParkAndRetryKeepEachAggregatesOrderThroughADeathAtEachStep(t *testing.T
 	}
 	s := p.stream(t)
 	p.events(t, false)
+	for i := range parkAggregates {
+		p.large(t, "p-"+strconv.Itoa(i))
+	}
+	p.events(t, false)
 	p.settled(t)
 	seen := checkKeys(t, p.kafka.Records(t, p.topic))
 	for i := range parkAggregates {
@@ -168,6 +180,7 @@ func TestParkAndRetryKeepEachAggregatesOrderThroughADeathAtEachStep(t *testing.T
 	s.kill(t)
 
 	p.flags = append(p.flags, "--column", mended)
+	p.refusedAgain(t)
 	p.dlq(t, "retry", "--all", "--wait", "0s")
 	for _, trap := range []string{"retry-acked:1", "retry-settled:1", "retry-acked:2", "retry-settled:3", "retry-acked:1"} {
 		m := p.streamInto(t, trap)
@@ -183,6 +196,36 @@ func TestParkAndRetryKeepEachAggregatesOrderThroughADeathAtEachStep(t *testing.T
 	if status := s.stop(t); status != 0 {
 		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
 	}
+}
+
+// refusedAgain retries while the large rows cannot be sent still, and kills the stream
+// behind each note of that: what comes before them is sent, and what follows waits.
+func (p *parkLine) refusedAgain(t *testing.T) {
+	t.Helper()
+	alterTopic(t, p.kafka, p.topic, "max.message.bytes", "2000")
+	p.dlq(t, "retry", "--all", "--wait", "0s")
+	for _, trap := range []string{"retry-refused:1", "retry-refused:2"} {
+		p.streamInto(t, trap).dies(t)
+	}
+	s := p.stream(t)
+	large := p.last["p-0"] - 3
+	refused := "select count(*) from outboxcdc.parked where slot = $1 and state = 'parked' and cause = 'refused'"
+	eventually(t, time.Minute, "all large rows are refused again", func() bool {
+		var rows int
+		p.ask(t, refused, &rows, p.slot)
+		return rows == parkAggregates
+	})
+	s.kill(t)
+	seen := checkKeys(t, p.kafka.Records(t, p.topic))
+	for i := range parkAggregates {
+		if id := "p-" + strconv.Itoa(i); seen[id] != large-1 {
+			t.Errorf("aggregate %s: the topic holds events up to %d, want %d, before the large one", id, seen[id], large-1)
+		}
+	}
+	if rows, want := p.parked(t), parkAggregates*4; rows != want {
+		t.Errorf("%d rows are parked, want %d: from the large row of each aggregate on", rows, want)
+	}
+	alterTopic(t, p.kafka, p.topic, "max.message.bytes", "1000000")
 }
 
 // wantLetters wants a dead letter for each parked row, in order, with its reason.
