@@ -100,6 +100,13 @@ func (k *KafkaServer) Records(tb testing.TB, topic string) []*kgo.Record {
 	return records
 }
 
+// Held is how many offsets the partitions of a topic span now: its records, unless some
+// were compacted or written in transactions.
+func (k *KafkaServer) Held(ctx context.Context, topic string) (int64, error) {
+	s, err := k.span(ctx, topic)
+	return s.offsets(), err
+}
+
 // AwaitRecords reads a topic as Records does once it holds at least n records,
 // and fails the test when it does not within the time given.
 func (k *KafkaServer) AwaitRecords(tb testing.TB, topic string, n int, within time.Duration) []*kgo.Record {
