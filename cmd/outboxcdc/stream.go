@@ -4,11 +4,15 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/outboxcdc/outboxcdc/pipeline"
 )
+
+// startOver is when a stream has long begun, unless it waits for something.
+const startOver = 15 * time.Second
 
 func (p *program) streamCommand() *cli.Command {
 	return &cli.Command{
@@ -54,6 +58,11 @@ func (p *program) stream(c *cli.Context) error {
 		defer hangUp()
 	}
 	defer tellSystemd(c.Context, runner.Stats, logger)()
+	defer time.AfterFunc(startOver, func() {
+		if err := giveBack(); err != nil {
+			logger.Debug("what the start used stays mapped", slog.String("error", err.Error()))
+		}
+	}).Stop()
 	if err := p.runToTheEnd(c.Context, runner, logger); err != nil {
 		return err
 	}

@@ -229,4 +229,9 @@ var chainMutants = []mutant{
 		file: "pipeline/run.go", old: "errors.Is(err, wal.ErrDenied) && r.streamed", new: "false",
 		pkg: "./pipeline", test: "TestALoginThatIsRefused",
 	},
+	{
+		name: "memory: what only the start used stays resident",
+		file: "cmd/outboxcdc/giveback_linux.go", old: "unix.MADV_DONTNEED); err", new: "unix.MADV_NORMAL); err",
+		pkg: "./cmd/outboxcdc", test: "TestWhatOnlyTheStartUsedIsGivenBack",
+	},
 }
