@@ -202,7 +202,7 @@ func (r *Runner) gather(ctx context.Context, conn *wal.Conn) (evidence, error) {
 }
 
 func (r *Runner) gatherOnce(ctx context.Context, conn *wal.Conn) (evidence, error) {
-	var e evidence
+	e := evidence{messages: r.config.Wal.MessagePrefix != "", messagesOnly: len(r.config.Wal.Tables) == 0}
 	var err error
 	if e.slot, err = r.slot(ctx, conn); err != nil {
 		return e, err

@@ -24,6 +24,7 @@ type Status struct {
 	SavedAt   time.Time           // zero when nothing is saved
 	Delivered checkpoint.Snapshot // unknown until a stream has run for some seconds
 
+	Messages      string        // prefix of logical messages, which nobody can count; empty when none are streamed
 	LagBytes      int64         // of log behind what is saved
 	Tables        []TableStatus // in the order of the configuration
 	LagAge        time.Duration // age of the oldest row that is pending
@@ -72,6 +73,7 @@ func LookAtStatus(ctx context.Context, config Config) (s Status, err error) {
 	if s.Parked, err = conn.Parked(ctx, e.identity.System); err != nil {
 		return s, err
 	}
+	s.Messages = config.Wal.MessagePrefix
 	s.fill(e)
 	if historian, ok := r.store.(checkpoint.Historian); ok {
 		entries, err := historian.History(ctx)

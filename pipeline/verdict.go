@@ -61,6 +61,9 @@ type evidence struct {
 	// the database and not in the store; 0 when none did. It is asked only when nothing
 	// is saved.
 	streamed wal.LSN
+	// messages says that logical messages are streamed, which no table holds, and
+	// messagesOnly that nothing else is.
+	messages, messagesOnly bool
 	// history gives the switch points of the timelines that led to the server's
 	// own; it is asked only when the timeline changed.
 	history func() ([]wal.TimelineSwitch, error)
@@ -129,7 +132,7 @@ func judgeFirst(e evidence) Verdict {
 // common.
 func judgeSlot(e evidence, common wal.LSN) Verdict {
 	name := e.saved.Slot
-	mend := fmt.Sprintf("run outboxcdc recover --slot %s, which sends from the table what is missing and makes the slot anew", name)
+	mend := e.mend("sends from the table what is missing and makes the slot anew")
 	if e.slot == nil {
 		return e.refuse(Verdict{
 			Kind: GapFound, From: common, Advice: mend,
@@ -162,6 +165,20 @@ func judgeSlot(e evidence, common wal.LSN) Verdict {
 		}
 	}
 	return Verdict{Kind: Resumable, Sentence: fmt.Sprintf("the stream goes on from %v", common), start: common}
+}
+
+// mend is how to send what is missing, as far as a table has it. A position is saved.
+func (e evidence) mend(recovery string) string {
+	const lost = "logical messages are in no table, so those that are missing are gone, and only who sent them can send them again"
+	run := fmt.Sprintf("run outboxcdc recover --slot %s, which %s", e.saved.Slot, recovery)
+	switch {
+	case e.messagesOnly:
+		return lost
+	case e.messages:
+		return run + "; " + lost
+	default:
+		return run
+	}
 }
 
 // refuse adds to the advice the way on for an operator who accepts what is so. It
@@ -233,6 +250,6 @@ func slotAhead(e evidence) (Verdict, bool) {
 	}
 	return e.refuse(Verdict{
 		Kind: SlotAhead, From: min(e.saved.LSN, e.identity.Flush), To: e.slot.Confirmed, Sentence: sentence,
-		Advice: fmt.Sprintf("run outboxcdc recover --slot %s, which makes it anew and sends from the table what is missing", e.slot.Name),
+		Advice: e.mend("makes it anew and sends from the table what is missing"),
 	}), true
 }

@@ -242,3 +242,30 @@ func TestASnapshotIsCarriedOnlyWhereItStillHolds(t *testing.T) {
 		})
 	}
 }
+
+// What a table does not hold cannot be recovered from it.
+func TestTheWayOutOfAGapIsOneForWhatIsStreamed(t *testing.T) {
+	const recovery, gone = "run outboxcdc recover", "logical messages are in no table"
+	for name, c := range map[string]struct {
+		messages, only  bool
+		recovered, lost bool
+	}{
+		"tables":   {false, false, true, false},
+		"both":     {true, false, true, true},
+		"no table": {true, true, false, true},
+	} {
+		for kind, change := range map[string]func(*evidence){
+			"no slot":     func(e *evidence) { e.slot = nil },
+			"a moved one": func(e *evidence) { e.slot.Confirmed = 0x5800 },
+			"one ahead":   func(e *evidence) { e.slot.Confirmed = 0xa000 },
+		} {
+			got := verdictOn(t, func(e *evidence) {
+				change(e)
+				e.messages, e.messagesOnly = c.messages, c.only
+			})
+			if strings.Contains(got.Advice, recovery) != c.recovered || strings.Contains(got.Advice, gone) != c.lost || !strings.Contains(got.Advice, "--accept-gap 0/5000") {
+				t.Errorf("%s, %s: the advice is %q", name, kind, got.Advice)
+			}
+		}
+	}
+}

@@ -230,10 +230,30 @@ func noTableIsNeeded(t *testing.T, l *line) {
 	bare := bareLine(t, l.db, l.kafka, walName("bare"))
 	bare.flags = append(bare.flags, "--table", "none", "--message-prefix", "outboxcdc", "--publication", "nothing")
 	mustRun(t, append([]string{"init"}, bare.flags...)...)
+	for _, c := range []struct{ say, command string }{
+		{"publication nothing: it is there, and logical messages need no more of it", "check"},
+		{"with prefix outboxcdc: unknown how many wait", "status"},
+	} {
+		args := append([]string{c.command}, bare.flags...)
+		if c.command == "check" {
+			args = append(args, "--sink", "stdout://")
+		}
+		if out := mustRun(t, args...); !strings.Contains(out, c.say) {
+			t.Errorf("%s of messages alone does not say %q:\n%s", c.command, c.say, out)
+		}
+	}
+	if out := mustRun(t, "status", "--slot", bare.slot, "--database-url", bare.db.URL, "--table", "public.nowhere"); !strings.Contains(out, "table public.nowhere does not exist") {
+		t.Errorf("status of a table that is none says\n%s", out)
+	}
 	s := bare.stream(t)
 	bare.exec(t, "select outboxcdc.publish('order', 'k', 'e', '1'), outboxcdc.publish_message('order', 'k', 'e', '2')")
 	if r := bare.kafka.AwaitRecords(t, bare.topic, 1, time.Minute)[0]; string(r.Value) != "2" {
 		t.Errorf("the record's value is %s, want the message's", r.Value)
 	}
 	s.wantStop(t)
+	bare.exec(t, "select pg_drop_replication_slot('"+bare.slot+"')")
+	args := append([]string{"stream", "--sink", "stdout://", "--http", "off"}, bare.flags...)
+	if out, status := outboxcdc(t, args...); status != fault.ExitOperator || !strings.Contains(out, "are in no table") || strings.Contains(out, "recover") {
+		t.Errorf("a gap in messages alone ends with %d, want a way out that is no recovery:\n%s", status, out)
+	}
 }

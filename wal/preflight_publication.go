@@ -57,6 +57,9 @@ func judgePublication(config Config, p published) []fault.Finding {
 		f.warning(CodePublicationOthers, fmt.Sprintf("it also publishes %d other tables, whose changes are decoded and sent for nothing", n),
 			"make a publication of the outbox tables alone: "+PublicationSQL(config))
 	}
+	if len(config.Tables) == 0 {
+		return f.orOK(CodePublication, "it is there, and logical messages need no more of it")
+	}
 	return f.orOK(CodePublication, "it publishes the inserts of every table")
 }
 
@@ -65,7 +68,7 @@ func (f *findings) membership(t Table, table tableFacts, publication publication
 	switch {
 	case table.OID == 0: // said of the table
 	case table.Kind == "p" && !publication.Root:
-		f.failure(CodePublicationRoot, fmt.Sprintf("rows of partitioned table %s carry the names of its partitions", t.display()),
+		f.failure(CodePublicationRoot, fmt.Sprintf("rows of partitioned table %s carry the names of its partitions, by which nobody asked for them", t.display()),
 			fmt.Sprintf("run %s SET (publish_via_partition_root = true)", alter))
 	case !table.Published && table.Root != "" && publication.Root:
 		f.failure(CodePublicationTable, fmt.Sprintf("rows of partition %s carry the name of %s", t.display(), table.Root),

@@ -15,7 +15,7 @@ func judgeSlot(config Config, server serverFacts, slot slotFacts) []fault.Findin
 	if f.foreign(server, slot) {
 		return f.all
 	}
-	f.lost(slot)
+	f.lost(config, slot)
 	drop := fmt.Sprintf("SELECT pg_drop_replication_slot(%s);", quoteText(slot.Name))
 	if slot.Synced && server.Standby { // on a primary it only tells of the past
 		f.failure(CodeSlotSynced, "it is a standby's copy, which nobody can stream from", "name the primary in the database URL")
@@ -27,7 +27,7 @@ func judgeSlot(config Config, server serverFacts, slot slotFacts) []fault.Findin
 	if end := LSN(server.End); slot.Confirmed > end && !server.Standby {
 		f.failure(CodeSlotAhead, fmt.Sprintf("it has confirmed %v, but the log ends at %v: another client confirmed what was never written, "+
 			"and whatever is committed up to there is skipped", slot.Confirmed, end),
-			"run outboxcdc recover --slot "+slot.Name+", which makes it anew and sends from the table what is missing")
+			mendSlot(config, "makes it anew and sends from the table what is missing"))
 	}
 	f.inUse(slot)
 	return f.orOK(CodeSlot, fmt.Sprintf("it is free and everything up to %v is confirmed", slot.Confirmed))
@@ -55,14 +55,23 @@ func (f *findings) foreign(server serverFacts, slot slotFacts) bool {
 
 // lost finds a slot whose log is gone. The position that it confirmed last is where
 // the gap begins.
-func (f *findings) lost(slot slotFacts) {
+func (f *findings) lost(config Config, slot slotFacts) {
 	if !slot.Lost() {
 		return
 	}
 	f.failure(CodeSlotLost, fmt.Sprintf("it was invalidated (%s): what was committed after %v cannot be read from the log any more",
 		slot.LostReason(), slot.Confirmed),
-		fmt.Sprintf("run outboxcdc recover --slot %s, which sends from the table what is missing and makes the slot anew; "+
-			"see that it does not happen again (max_slot_wal_keep_size, idle_replication_slot_timeout)", slot.Name))
+		mendSlot(config, "sends from the table what is missing and makes the slot anew")+
+			"; see that it does not happen again (max_slot_wal_keep_size, idle_replication_slot_timeout)")
+}
+
+// mendSlot is the way out where log is missing. Logical messages are in no table to send
+// them from.
+func mendSlot(config Config, recovery string) string {
+	if len(config.Tables) == 0 {
+		return "logical messages that are missing are gone; run outboxcdc stream, which names the gap, and goes on behind it with --accept-gap"
+	}
+	return fmt.Sprintf("run outboxcdc recover --slot %s, which %s", config.Slot, recovery)
 }
 
 func (f *findings) inUse(slot slotFacts) {

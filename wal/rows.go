@@ -79,7 +79,13 @@ func (t *Tables) Unsure(ctx context.Context, table int) ([]Between, error) {
 // Traced says whether rows of a table tell which transaction wrote them: without a
 // column xid of type xid8 nobody can say which of them were sent.
 func (t *Tables) Traced(ctx context.Context, table int) (bool, error) {
-	return t.hasColumn(ctx, t.config.Tables[table], ColumnTransaction, "xid8")
+	target := t.config.Tables[table]
+	traced, err := t.hasColumn(ctx, target, ColumnTransaction, "xid8")
+	if err != nil || traced {
+		return traced, err
+	}
+	_, err = t.columns(ctx, target) // or there is no such table at all
+	return false, err
 }
 
 func (t *Tables) hasColumn(ctx context.Context, target Table, name string, types ...string) (bool, error) {

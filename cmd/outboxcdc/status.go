@@ -117,6 +117,9 @@ func printStatus(out io.Writer, s pipeline.Status) error {
 	for _, t := range s.Tables {
 		line("rows", "%s", rowsLine(t))
 	}
+	if s.Messages != "" {
+		line("messages", "with prefix %s: unknown how many wait, since they are in no table; peek shows them", s.Messages)
+	}
 	if s.LagAge > 0 {
 		line("oldest row", "waits for %v", s.LagAge.Round(time.Second))
 	}
