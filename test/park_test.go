@@ -268,6 +268,7 @@ func TestDroppedRowsArePassedAndTheRestFollowsThroughADeath(t *testing.T) {
 	if out := p.dlq(t, "list"); !strings.Contains(out, "8 rows of 4 aggregates are parked") || strings.Count(out, "not a JSON object") != 4 {
 		t.Errorf("dlq list prints\n%s\nwant 8 rows, 4 with what is wrong", out)
 	}
+	p.wantParkedInView(t)
 	refused := stream(t, slices.Concat([]string{"--sink", "stdout://", "--http", "off"}, p.base)...)
 	if status := refused.await(t); status != fault.ExitOperator || !refused.says("dlq retry")() {
 		t.Errorf("a stream that halts ended with %d, want that it refuses to overtake what is parked:\n%s", status, refused.log)
@@ -305,6 +306,35 @@ func TestDroppedRowsArePassedAndTheRestFollowsThroughADeath(t *testing.T) {
 	}
 	if status := s.stop(t); status != 0 {
 		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
+	}
+}
+
+// wantParkedInView wants of each aggregate one row that was sent and two that are parked:
+// known by their ids, by their transactions alone where the stream reads no id, and not
+// mistaken for others of their transactions. What it changes for that it takes back.
+func (p *parkLine) wantParkedInView(t *testing.T) {
+	t.Helper()
+	const want = "PARKED 8, SENT 4"
+	view := `select string_agg(status || ' ' || n, ', ' order by status) from (select status, count(*) n
+		from outboxcdc.outbox_status where slot = $1 and aggregate_id like 'p-%' group by 1) s`
+	each := `select string_agg(status || ' ' || n, ', ' order by status) from (select outboxcdc.row_status($1, 'public', 'outbox', xid) status, count(*) n
+		from outbox where aggregate_id like 'p-%' group by 1) s`
+	p.exec(t, "begin")
+	defer p.exec(t, "rollback")
+	for _, c := range []struct{ what, before, query, want string }{
+		{"the view", "", view, want},
+		{"row_status", "", each, want},
+		{"the view without ids", "update outboxcdc.parked set column_names = array_replace(column_names, 'id', 'other')", view, want},
+		{"the view, of ids that are not parked", "update outboxcdc.parked set column_names = array_replace(column_names, 'other', 'id'), columns[array_position(column_names, 'other')] = 'none'", view, "SENT 12"},
+	} {
+		if c.before != "" {
+			p.exec(t, c.before+" where slot = '"+p.slot+"'")
+		}
+		var got string
+		p.ask(t, c.query, &got, p.slot)
+		if got != c.want {
+			t.Errorf("%s says %s, want %s", c.what, got, c.want)
+		}
 	}
 }
 

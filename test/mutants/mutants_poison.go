@@ -81,4 +81,14 @@ var poisonMutants = []mutant{
 		file: "pipeline/retry.go", old: "return known && line.since.Commit < a.read", new: "return known && line.since.Commit > 0",
 		pkg: "./pipeline", test: "TestARetryWaitsForWhatComesBeforeTheParkedRow",
 	},
+	{
+		name: "park: the view calls a parked row SENT",
+		file: "migrations/0009_parked_status.sql", old: "THEN ''PARKED'' '", new: "THEN ''SENT'' '",
+		pkg: "./test", test: "TestDroppedRowsArePassedAndTheRestFollowsThroughADeath",
+	},
+	{
+		name: "park: where no id is read, the view calls a parked row SENT",
+		file: "migrations/0009_parked_status.sql", old: "''parked'') AND array_position(p.column_names, ''id'') IS NULL)", new: "''none'') AND array_position(p.column_names, ''id'') IS NULL)",
+		pkg: "./test", test: "TestDroppedRowsArePassedAndTheRestFollowsThroughADeath",
+	},
 }
