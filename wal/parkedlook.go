@@ -13,7 +13,8 @@ import (
 // Parked counts what is parked for the slot in the log of this cluster, without the
 // lock of a stream; nothing when there is no table for it, or the role may not read it.
 func (c *Conn) Parked(ctx context.Context, system string) (ParkedCount, error) {
-	return countParked(ctx, c.pg, NewParking(c.config, system).ours())
+	count, err := countParked(ctx, c.pg, NewParking(c.config, system).ours())
+	return count.ParkedCount, err
 }
 
 // ParkedCount is how much is parked.
@@ -28,13 +29,20 @@ type ParkedCount struct {
 const readableSQL = `SELECT to_json(coalesce(bool_and(has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, '%s')), false))::text
 	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'outboxcdc' AND c.relname = 'parked'`
 
-func countParked(ctx context.Context, pg *pgconn.PgConn, ours string) (ParkedCount, error) {
+// parkedCount is of one moment: what is asked for is not done before it is counted.
+type parkedCount struct {
+	ParkedCount
+
+	Asked int `json:"asked"` // rows of which something is asked
+}
+
+func countParked(ctx context.Context, pg *pgconn.PgConn, ours string) (count parkedCount, err error) {
 	readable, _, err := fetchOne[bool](ctx, pg, fmt.Sprintf(readableSQL, "SELECT"))
 	if err != nil || !readable {
-		return ParkedCount{}, err
+		return count, err
 	}
-	count, _, err := fetchOne[ParkedCount](ctx, pg, "SELECT row_to_json(p)::text FROM (SELECT count(*) AS rows, count(DISTINCT aggregate) AS aggregates, "+
-		"coalesce(sum(bytes), 0)::bigint AS bytes FROM outboxcdc.parked WHERE "+ours+" AND state = 'parked') p")
+	count, _, err = fetchOne[parkedCount](ctx, pg, "SELECT row_to_json(p)::text FROM (SELECT count(*) AS rows, count(DISTINCT aggregate) AS aggregates, "+
+		"coalesce(sum(bytes), 0)::bigint AS bytes, count(asked) AS asked FROM outboxcdc.parked WHERE "+ours+" AND state = 'parked') p")
 	return count, err
 }
 
@@ -111,16 +119,14 @@ func (p *Parking) DropAsked(ctx context.Context) (rows int64, err error) {
 		p.ours()+" AND state = 'parked' AND asked = '"+AskDrop+"'")
 }
 
-// Count counts what is parked, and of how many rows something is asked.
+// Count counts what is parked, and of how many of those rows something is asked.
 func (p *Parking) Count(ctx context.Context) (count ParkedCount, asked int, err error) {
+	var both parkedCount
 	err = p.use(ctx, "count the parked rows", func(ctx context.Context) error {
-		if count, err = countParked(ctx, p.pg, p.ours()); err != nil {
-			return err
-		}
-		asked, _, err = fetchOne[int](ctx, p.pg, "SELECT to_json(count(*))::text FROM outboxcdc.parked WHERE "+p.ours()+" AND state = 'parked' AND asked IS NOT NULL")
+		both, err = countParked(ctx, p.pg, p.ours())
 		return err
 	})
-	return count, asked, err
+	return both.ParkedCount, both.Asked, err
 }
 
 // ParsePlace reads a position as events carry it.
