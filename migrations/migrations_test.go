@@ -56,9 +56,9 @@ func TestRenderHoldsEveryStepInItsOwnTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	for part, want := range map[string]int{
-		"\nBEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n": 10,
-		"\nCOMMIT;\n":                            10,
-		lock:                                     10,
+		"\nBEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n": 11,
+		"\nCOMMIT;\n":                            11,
+		lock:                                     11,
 		`TABLE IF NOT EXISTS "public"."outbox"`:  1,
 		`TABLE IF NOT EXISTS "s""x"."o'y` + "\n": 1,
 		`'s"x', 'o''y` + "\n":                    3,
@@ -83,7 +83,7 @@ func TestWithoutTablesOnlyOurOwnIsMade(t *testing.T) {
 	for _, s := range steps {
 		names = append(names, s.String())
 	}
-	if diff := cmp.Diff([]string{"0001_checkpoint", "0003_history", "0004_replay", "0005_status", "0006_publish", "0007_parked", "0008_streamed", "0009_parked_status"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"0001_checkpoint", "0003_history", "0004_replay", "0005_status", "0006_publish", "0007_parked", "0008_streamed", "0009_parked_status", "0010_left"}, names); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 }

@@ -39,7 +39,7 @@ func applies(tb testing.TB, conn *pgx.Conn, p migrations.Params, want ...string)
 // made is what is made in a database without anything: our own tables, with the steps
 // for outbox tables in their place.
 func made(outboxes ...string) []string {
-	return slices.Concat([]string{"0001_checkpoint"}, outboxes, []string{"0003_history", "0004_replay", "0005_status", "0006_publish", "0007_parked", "0008_streamed", "0009_parked_status"})
+	return slices.Concat([]string{"0001_checkpoint"}, outboxes, []string{"0003_history", "0004_replay", "0005_status", "0006_publish", "0007_parked", "0008_streamed", "0009_parked_status", "0010_left"})
 }
 
 // firstColumn gives the first column of a query as text.

@@ -50,17 +50,41 @@ func (c *Conn) Register(ctx context.Context, first bool) (reasons []string, err 
 }
 
 // Begin notes that a stream begins from the slot, whose tables are registered, unless
-// one has before. It waits for no standby: where the stream is one of those that commits
-// wait for, it would wait for itself.
+// one has before; which tables it leaves out, whose rows from now on are not sent; and
+// which are streamed again that were left out. It waits for no standby: where the stream
+// is one of those that commits wait for, it would wait for itself.
 func (c *Conn) Begin(ctx context.Context) error {
-	_, _, err := fetchOne[int64](ctx, c.pg, fmt.Sprintf(`WITH durable AS MATERIALIZED (SELECT set_config('synchronous_commit', 'local', true) AS level), noted AS (
-		UPDATE outboxcdc.outbox_table t SET streamed_lsn = s.confirmed_flush_lsn FROM pg_replication_slots s, durable
-		WHERE durable.level = 'local' AND t.slot = %s AND s.slot_name = t.slot AND t.streamed_lsn IS NULL RETURNING 1)
-		SELECT to_json(count(*))::text FROM noted`, quoteText(c.config.Slot)))
+	_, _, err := fetchOne[int64](ctx, c.pg, fmt.Sprintf(`WITH durable AS MATERIALIZED (SELECT set_config('synchronous_commit', 'local', true) AS level), known AS (
+		SELECT t.*, %s AS streams FROM outboxcdc.outbox_table t, durable WHERE durable.level = 'local' AND t.slot = %s
+	), back AS (
+		INSERT INTO outboxcdc.unsure (slot, table_schema, table_name, before, after, reason)
+		SELECT slot, table_schema, table_name, left_after, pg_current_snapshot(), 'rows of a while in which the stream left the table out'
+		FROM known WHERE streams AND left_at IS NOT NULL RETURNING 1
+	), noted AS (
+		UPDATE outboxcdc.outbox_table t SET streamed_lsn = coalesce(t.streamed_lsn, s.confirmed_flush_lsn),
+			left_at = CASE WHEN NOT k.streams THEN coalesce(t.left_at, now()) END,
+			left_after = CASE WHEN k.streams THEN NULL WHEN t.left_at IS NOT NULL THEN t.left_after
+				ELSE (SELECT c.delivered FROM outboxcdc.checkpoint c WHERE c.slot = t.slot) END
+		FROM known k, pg_replication_slots s
+		WHERE (t.slot, t.table_schema, t.table_name) = (k.slot, k.table_schema, k.table_name) AND s.slot_name = t.slot
+			AND (t.streamed_lsn IS NULL OR k.streams = (t.left_at IS NOT NULL)) RETURNING 1
+	) SELECT to_json((SELECT count(*) FROM noted) + (SELECT count(*) FROM back))::text`, c.config.streams("t"), quoteText(c.config.Slot)))
 	if err != nil {
 		return fmt.Errorf("note that slot %s is streamed from: %w", c.config.Slot, setUpFault(err))
 	}
 	return nil
+}
+
+// streams is SQL: whether a row of outboxcdc.outbox_table is of a table of ours.
+func (c Config) streams(row string) string {
+	if len(c.Tables) == 0 {
+		return "false"
+	}
+	names := make([]string, len(c.Tables))
+	for i, t := range c.Tables {
+		names[i] = fmt.Sprintf("(%s, %s)", quoteText(t.Schema), quoteText(t.Name))
+	}
+	return fmt.Sprintf("((%s.table_schema, %[1]s.table_name) IN (%s))", row, strings.Join(names, ", "))
 }
 
 // Streamed is where the slot stood when a stream of ours first began from it; ok is false

@@ -88,6 +88,16 @@ var stateMutants = []mutant{
 		pkg: "./test", test: "TestASavedPositionThatIsGoneIsToldWhereverItWas",
 	},
 	{
+		name: "status: a table that the stream leaves out is not noted",
+		file: "wal/register.go", old: "left_at = CASE WHEN NOT k.streams THEN coalesce(t.left_at, now()) END,", new: "left_at = NULL,",
+		pkg: "./test", test: "TestRowsOfATableThatIsLeftOutForAWhileAreNeverCalledSent",
+	},
+	{
+		name: "status: a table counts as streamed before the stream begins with it",
+		file: "migrations/0010_left.sql", old: "t.streamed_lsn IS NOT NULL) THEN now() END)", new: "t.streamed_lsn IS NOT NULL) THEN NULL::timestamptz END)",
+		pkg: "./test", test: "TestRowsOfATableThatIsNotStreamedYetAreNeverCalledSent",
+	},
+	{
 		name: "history: each save adds an entry",
 		file: "pipeline/saver.go", old: "now.Sub(*s.kept) < s.historic", new: "false",
 		pkg: "./pipeline", test: "TestTheHistoryGetsAnEntryAnIntervalAndNoneWithoutASave",
