@@ -52,6 +52,7 @@ func (c *spanCollector) seen() string {
 // TestATraceGoesOnThroughTheOutbox: the record has the row's traceparent, the collector a
 // span that continues it; and when the collector dies, events flow as if it were there.
 func TestATraceGoesOnThroughTheOutbox(t *testing.T) {
+	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	c := new(spanCollector)
 	server := httptest.NewServer(c)

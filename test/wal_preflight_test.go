@@ -78,6 +78,7 @@ const leafNames = "drop table outbox; create table outbox (aggregate_type text, 
 	"drop publication outboxcdc; create publication outboxcdc for table outbox with (publish = 'insert')"
 
 func TestAStreamOfPartitionsBeginsAfterTheStatementThatPreflightNames(t *testing.T) {
+	t.Parallel()
 	f := newWalFixture(t, servers.SharedPostgres(t))
 	f.ready(t)
 	f.run(t, strings.Split(leafNames, "; ")...)
