@@ -98,6 +98,11 @@ var stateMutants = []mutant{
 		pkg: "./test", test: "TestRowsOfATableThatIsNotStreamedYetAreNeverCalledSent",
 	},
 	{
+		name: "status: what waits is not looked for by its transaction's number",
+		file: "wal/rows.go", old: "\" >= pg_snapshot_xmin(\" + quoteText(d.Snapshot) + \"::pg_snapshot) AND NOT \"", new: "\" IS NOT NULL AND NOT \"",
+		pkg: "./test", test: "TestCountingWhatWaitsReadsNewRowsAloneWhereXidHasAnIndex",
+	},
+	{
 		name: "history: each save adds an entry",
 		file: "pipeline/saver.go", old: "now.Sub(*s.kept) < s.historic", new: "false",
 		pkg: "./pipeline", test: "TestTheHistoryGetsAnEntryAnIntervalAndNoneWithoutASave",
