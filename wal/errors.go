@@ -137,8 +137,17 @@ func refusal(settings *pgconn.Config, cause error) error {
 	case unproved(settings, cause):
 		return fault.NewOperator(denied(settings, cause), unprovedAdvice(settings))
 	default:
-		return &fault.Error{Class: fault.Transient, Err: err, Advice: "check host and port in the database URL, and that the server runs and is reachable"}
+		return &fault.Error{Class: fault.Transient, Err: err, Advice: unreachedAdvice(settings)}
 	}
+}
+
+// unreachedAdvice is for a server that does not answer. Who names no database has
+// probably given no database URL at all: then there is none to correct.
+func unreachedAdvice(settings *pgconn.Config) string {
+	if settings.Database == "" {
+		return "no database is named: give --database-url, OUTBOXCDC_DATABASE_URL or the PG* variables; and see that the server runs and is reachable"
+	}
+	return "check host and port in the database URL, and that the server runs and is reachable"
 }
 
 // denied is a refusal that is ours: the login is not as we were told to have it. A

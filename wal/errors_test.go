@@ -117,3 +117,26 @@ func TestRefusalNamesEveryHostAndReasonOnceOnOneLine(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
 }
+
+func TestWhoNamesNoDatabaseIsToldHowToNameOne(t *testing.T) {
+	for _, name := range []string{"PGDATABASE", "PGSERVICE", "PGHOST", "PGPORT"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("PGHOST", t.TempDir()) // where no server listens
+	for text, told := range map[string]bool{"": true, "dbname=shop": false} {
+		settings, err := ParseDatabase(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = pgconn.ConnectConfig(t.Context(), settings)
+		err = Fault(err)
+		if fault.Classify(err) != fault.Transient {
+			t.Errorf("database %q: %v of class %v, want transient", text, err, fault.Classify(err))
+		}
+		for _, way := range []string{"no database is named", "--database-url", "OUTBOXCDC_DATABASE_URL", "PG* variables"} {
+			if got := strings.Contains(err.Error(), way); got != told {
+				t.Errorf("database %q: %v; says %q: %v, want %v", text, err, way, got, told)
+			}
+		}
+	}
+}
