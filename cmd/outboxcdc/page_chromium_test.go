@@ -108,6 +108,11 @@ func page(tb testing.TB, s scene) (url string) {
 }
 
 func TestThePageSaysWhatTheStreamIsDoing(t *testing.T) {
+	if *screens != "" {
+		if err := os.MkdirAll(*screens, 0o755); err != nil { //nolint:gosec // pictures, for everybody
+			t.Fatal(err)
+		}
+	}
 	for name, s := range scenes() {
 		t.Run(name, func(t *testing.T) {
 			url := page(t, s)
