@@ -29,6 +29,8 @@ for target in linux_amd64 windows_amd64; do
   [ -e "$binary" ] || binary=$binary.exe
   go run "$CYCLONEDX" bin -json -std -noserial -notimestamp -version "$(git describe --tags --always)" -output "dist/sbom_$target.cdx.json" "$binary"
 done
+# Only goreleaser makes packages and images, and images only with Docker.
+echo "made: binaries and bills of materials; goreleaser makes the packages, and with Docker the images" >&2
 # What is known of its dependencies' holes. Who cannot reach the database says so.
 if [ "${VULNCHECK:-on}" = off ]; then
   echo "known vulnerabilities were not looked for, because VULNCHECK=off" >&2
