@@ -126,6 +126,9 @@ func (r *roles) streamerMay(t *testing.T) {
 	mustRun(t, run("bookmark", "drop", "here")...)
 	mustRun(t, append(run("verify"), sink...)...)
 	mustRun(t, run("peek")...)
+	mustRun(t, run("dlq", "list")...)
+	r.exec(t, "select pg_drop_replication_slot('"+r.slot+"')")
+	mustRun(t, append(run("recover"), sink...)...)
 
 	refused := func(grant string, args ...string) {
 		t.Helper()
