@@ -136,5 +136,5 @@ func (m *Mapper) explain(row *wal.Row, err error) error {
 		return &fault.Error{Class: known.Class, Err: where(known.Err), Advice: known.Advice}
 	}
 	return fault.NewData(where(err),
-		"the stream stands before this row's transaction and nothing of it is lost; README, \"When a row stops the stream\", says how to pass it")
+		"the stream stands before this row's transaction and nothing of it is lost; docs/runbook.md, \"A row cannot be sent\", says how to pass it")
 }

@@ -85,6 +85,40 @@ func register(scheme string, k kind) {
 	kinds[scheme] = k
 }
 
+// Kind is a kind of sink that a program brings along, for Register.
+type Kind struct {
+	// Example is a URL of it, for whoever gives one that is not understood.
+	Example string
+
+	// Parse understands what stands before and behind the question mark of
+	// scheme://address?query, both still escaped, and connects to nothing. Its error is
+	// to be one of fault.NewUsage that shows no password. What it gives opens the sink
+	// for a session, as Open says.
+	Parse func(address, query string) (Opener, error)
+
+	// Unpartitioned says that it has no partitions: Message.Placed changes nothing.
+	Unpartitioned bool
+}
+
+// Opener connects to a broker for one session.
+type Opener func(ctx context.Context, o Options) (Sink, error)
+
+func (open Opener) open(ctx context.Context, o Options) (Sink, error) { return open(ctx, o) }
+
+// Register makes a kind of sink known under a scheme, beside those that are built in. It
+// is called before anything else of this package, such as from an init function, and
+// panics when the scheme is taken. That the sink keeps its promises is for sinktest to
+// show: what it acks too early is lost.
+func Register(scheme string, k Kind) {
+	register(scheme, kind{example: k.Example, unpartitioned: k.Unpartitioned, parse: func(address, query string) (target, error) {
+		open, err := k.Parse(address, query)
+		if err != nil {
+			return nil, err
+		}
+		return open, nil
+	}})
+}
+
 // Open connects to the sink that rawURL names by its scheme: kafka or stdout. A URL
 // that cannot be used is a usage error, a broker that cannot be reached a transient
 // one, and one that refuses us or lacks one of Options.Topics an operator error.

@@ -36,7 +36,8 @@ const (
 //
 // Tried and left: to leave the mark set, and take it back when a deadline passes. A
 // read of Go's tries before it waits, so every large piece was followed by a few
-// small ones, each a batch of its own.
+// small ones, each a batch of its own. Nor did it gain anything to leave it set while
+// a piece is worked on and the next wait is sure to follow.
 type pace struct {
 	await    func(bytes int) error // waits until so much is there; nil where that cannot be done
 	naps     bool                  // await waits for the clock alone

@@ -34,7 +34,7 @@ type entry struct {
 // ours, coalesced, bare and recvlogical are the names of the contestants.
 const (
 	ours        = "outboxcdc"
-	coalesced   = "bare loop, coalesced"
+	coalesced   = "coalesced loop"
 	bare        = "bare loop"
 	recvlogical = "pg_recvlogical"
 )
