@@ -43,6 +43,7 @@ var questions = []question{ //nolint:gochecknoglobals // a table
 	{"AS standby, current_database() AS database", (*Server).endFacts},
 	{"AS retained_bytes", (*Server).slotFacts},
 	{"min(streamed_lsn)", func(*Server) []any { return []any{"0/0"} }},
+	{"INSERT INTO outboxcdc.unsure", func(*Server) []any { return []any{0} }},
 	{"pg_current_snapshot()", (*Server).sampleFacts},
 	{"outboxcdc.register(", func(*Server) []any { return []any{""} }},
 	{"c.relname = 'parked'", func(*Server) []any { return []any{false} }},
