@@ -18,6 +18,7 @@ type Trouble struct {
 const (
 	TroubleBroker = "broker" // it takes no events: nothing flows
 	TroubleSlot   = "slot"   // its log comes near the limit of the server
+	TroubleParked = "parked" // rows wait aside, and with them what follows of their aggregates
 )
 
 // longestWait is how long the broker may take for an ack before events count as not
@@ -43,6 +44,13 @@ func (s *Stats) Troubles() []Trouble {
 			fmt.Sprintf("%d MiB of log are kept for slot %s, and it is lost when %d MiB more are written",
 				s.Slot.RetainedBytes>>20, s.Slot.Name, max(0, s.Slot.SafeBytes)>>20),
 			"raise max_slot_wal_keep_size now, then see what holds the log: outboxcdc status names the oldest open transaction, outboxcdc bookmark list what was kept on purpose",
+		})
+	}
+	if s.ParkedRows > 0 {
+		troubles = append(troubles, Trouble{
+			TroubleParked,
+			fmt.Sprintf("rows that cannot be sent are parked: %d rows of %d aggregates, whose later events wait behind them", s.ParkedRows, s.ParkedAggregates),
+			"outboxcdc dlq list says why each cannot be sent; mend that, then outboxcdc dlq retry sends them in order",
 		})
 	}
 	return troubles

@@ -24,6 +24,7 @@ func TestTroublesAreToldWhileEventsShouldFlow(t *testing.T) {
 		"log near its limit":         {full, []string{"4 MiB of log are kept for slot orders, and it is lost when 3 MiB more"}},
 		"log beyond its limit":       {Stats{State: Streaming, Slot: wal.Slot{WALStatus: "unreserved", SafeBytes: -5, RetainedBytes: 1 << 30}}, []string{"lost when 0 MiB more"}},
 		"both":                       {Stats{State: Streaming, Stalled: "low on memory", Slot: full.Slot}, []string{"low on memory", "3 MiB more"}},
+		"rows that are parked":       {Stats{State: Streaming, ParkedRows: 12, ParkedAggregates: 3}, []string{"12 rows of 3 aggregates"}},
 		"in another state":           {Stats{State: Retrying, Waiting: time.Hour, Slot: full.Slot}, nil},
 	} {
 		troubles := c.stats.Troubles()

@@ -84,6 +84,14 @@ func scenes() map[string]scene {
 			},
 			says: []string{"failed", "outboxcdc recover --slot orders", "no limit is set", "not known yet"},
 		},
+		"parked": {
+			stats: func(step int) pipeline.Stats {
+				s := streaming(step)
+				s.ParkedRows, s.ParkedAggregates = 1204, 3
+				return s
+			},
+			says: []string{"streaming", "Events flow, but:", "rows parked", ", of 3 aggregates", "outboxcdc dlq list"},
+		},
 		"hostile": {
 			stats: func(int) pipeline.Stats {
 				return pipeline.Stats{State: pipeline.Retrying, Reason: "<img src=x onerror=document.title=1>", LastError: "<b id=planted>", LastErrorTime: at}

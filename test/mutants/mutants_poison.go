@@ -7,6 +7,11 @@ const poisonSimulation = "TestSimulatedWorldsParkAndBringBackInOrder"
 //nolint:gochecknoglobals // a table
 var poisonMutants = []mutant{
 	{
+		name: "park: parked rows trouble nobody",
+		file: "pipeline/trouble.go", old: "if s.ParkedRows > 0 {", new: "if false {",
+		pkg: "./pipeline", test: "TestTroublesAreToldWhileEventsShouldFlow",
+	},
+	{
 		name: "park: a row that was read and not sent is not worth a save",
 		file: "pipeline/pipeline.go", old: "s.saver.passed.Store(uint64(s.tracker.Begun().LSN) + 1)", new: "",
 		pkg: "./pipeline", test: "TestASkippedRowAtTheEndOfTheLogIsSaved",
