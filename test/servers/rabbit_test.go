@@ -31,6 +31,7 @@ func TestRabbitSurvivesAKillWithAllThatItConfirmed(t *testing.T) {
 	r := Rabbit(t)
 	queue := r.Name(t)
 	r.Queue(t, queue, nil)
+	r.Settle(t)
 	var want []string
 	for i := range 5 {
 		want = append(want, strconv.Itoa(i))

@@ -28,8 +28,8 @@ func (r *RabbitServer) Kill9(tb testing.TB) {
 }
 
 // Settle writes to disk what was declared and bound so far. RabbitMQ acknowledges a
-// binding and may still forget it when it is killed a second later (seen with 3.10 and
-// its Mnesia tables in one of four kills); the queue and the exchange stay.
+// queue or a binding and may still forget it, a queue with what was confirmed into it,
+// when it is killed a second later (seen with 3.10 and its Mnesia tables).
 func (r *RabbitServer) Settle(tb testing.TB) {
 	tb.Helper()
 	r.Control(tb, "eval", "mnesia:sync_log().")
