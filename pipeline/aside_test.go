@@ -215,6 +215,15 @@ func TestASkippedRowAtTheEndOfTheLogIsSaved(t *testing.T) {
 		if n := count(trial.noted(), "confirm 0/1100"); n != 1 {
 			t.Errorf("ten seconds later: %q, want that 0/1100, behind the skipped row, is confirmed", trial.noted())
 		}
+		begins := batchOf(0x1200, "a", "large") // of two transactions, and the second's end comes with no row
+		begins.Rows[1].Commit, begins.Rows[1].Index = 0x12F8, 0
+		trial.batches <- begins
+		time.Sleep(10 * time.Second)
+		trial.batches <- wal.Batch{End: 0x1300}
+		time.Sleep(10 * time.Second)
+		if n := count(trial.noted(), "confirm 0/1300"); n != 1 {
+			t.Errorf("ten seconds after its end: %q, want that 0/1300, the end of a skipped row's transaction, is confirmed", trial.noted())
+		}
 		close(trial.stop)
 		if err := x.end(s, <-done); err != nil {
 			t.Error(err)

@@ -229,8 +229,8 @@ func (s *session) publishBatch(ctx context.Context, batch wal.Batch, messages []
 	s.saver.delivered.sent.add(batch.Rows)
 	batch.Hold()
 	n, committed := len(messages), oldest(batch)
-	if n == 0 && len(batch.Rows) > 0 {
-		s.saver.passed.Store(uint64(s.tracker.Begun().LSN) + 1)
+	if rows := len(batch.Rows); rows > 0 {
+		s.saver.read.Store(uint64(batch.Rows[rows-1].Commit))
 	}
 	ticket := s.tracker.Begin(end, n, func() {
 		s.seen.acked(n, committed)

@@ -31,7 +31,7 @@ type saver struct {
 	seen    *counters
 
 	halted atomic.Bool   // a bug was found: what the ledger says counts no longer
-	passed atomic.Uint64 // the latest rows of which nothing was sent end here or later
+	read   atomic.Uint64 // commit of the last row that was read, sent or not: it ends behind that
 
 	system   string // whose log this is
 	timeline uint32
@@ -105,9 +105,10 @@ func (s *saver) run(ctx context.Context) error {
 }
 
 // due says whether the mark is worth a save now: rows always are, those included that
-// were read and not sent, and idle log in strides. So is a snapshot that shows rows as delivered which what is saved does not;
-// another one is not, because a save is a transaction too and makes the next snapshot
-// another, and an idle database would be kept awake by itself.
+// were read and not sent, and idle log in strides. So is a snapshot that shows rows as
+// delivered which what is saved does not; another one is not, because a save is a
+// transaction too and makes the next snapshot another, and an idle database would be kept
+// awake by itself.
 func (s *saver) due(mark checkpoint.Mark, now time.Time) bool {
 	lacked := s.delivered.lacks != 0
 	s.delivered.pass(mark.LSN)
@@ -117,7 +118,7 @@ func (s *saver) due(mark checkpoint.Mark, now time.Time) bool {
 		return false
 	case mark.Rows > s.rows, stride >= urgentStrideBytes:
 		return true
-	case stride > 0 && s.passed.Load() > uint64(s.position.LSN):
+	case stride > 0 && s.read.Load() >= uint64(s.position.LSN):
 		return true
 	case lacked && s.delivered.lacks == 0:
 		return true

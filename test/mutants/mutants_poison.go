@@ -13,7 +13,12 @@ var poisonMutants = []mutant{
 	},
 	{
 		name: "park: a row that was read and not sent is not worth a save",
-		file: "pipeline/pipeline.go", old: "s.saver.passed.Store(uint64(s.tracker.Begun().LSN) + 1)", new: "",
+		file: "pipeline/pipeline.go", old: "s.saver.read.Store(uint64(batch.Rows[rows-1].Commit))", new: "",
+		pkg: "./pipeline", test: "TestASkippedRowAtTheEndOfTheLogIsSaved",
+	},
+	{
+		name: "park: a row that was read and not sent ends where what came before it ends",
+		file: "pipeline/pipeline.go", old: "s.saver.read.Store(uint64(batch.Rows[rows-1].Commit))", new: "s.saver.read.Store(uint64(s.tracker.Begun().LSN))",
 		pkg: "./pipeline", test: "TestASkippedRowAtTheEndOfTheLogIsSaved",
 	},
 	{
