@@ -93,6 +93,10 @@ bin/outboxcdc: FORCE
 release: ## the binaries of a release for each system, into dist/, and that they are reproducible
 	deploy/release.sh
 
+.PHONY: docs
+docs: ## the documentation as a site, into dist/site
+	@$(GO) run ./docs/site -out dist/site
+
 .PHONY: test-docker
 test-docker: ## the Dockerfile, built and run by Debian's Docker engine; needs root, not Docker
 	test/docker-build.sh

@@ -89,4 +89,29 @@ var operatorMutants = []mutant{
 		file: "cmd/outboxcdc/metrics.go", old: `desc("lag_bytes"`, new: `desc("lag_log_bytes"`,
 		pkg: "./cmd/outboxcdc", test: "TestMetricsSay",
 	},
+	{
+		name: "site: a link forgets the folder of its page",
+		file: "docs/site/links.go", old: "\t\treturn relative(p.file, target.file) + fragment", new: "\t\treturn target.file + fragment",
+		pkg: "./docs/site", test: "TestEveryLinkOfTheSite",
+	},
+	{
+		name: "site: a link loses its place in the page",
+		file: "docs/site/links.go", old: "relative(p.file, target.file) + fragment", new: "relative(p.file, target.file)",
+		pkg: "./docs/site", test: "TestLinksBetweenFiles",
+	},
+	{
+		name: "site: a picture stays behind",
+		file: "docs/site/links.go", old: "\t\ts.pictures[name] = true\n", new: "",
+		pkg: "./docs/site", test: "TestThePagesFetchNothing",
+	},
+	{
+		name: "site: headings are named in another way than GitHub's",
+		file: "docs/site/page.go", old: "return unicode.ToLower(r)", new: "return r",
+		pkg: "./docs/site", test: "TestEveryLinkOfTheSite",
+	},
+	{
+		name: "site: a page that no table lists is left out of the navigation in silence",
+		file: "docs/site/site.go", old: "if !listed[name] {", new: "if false {",
+		pkg: "./docs/site", test: "TestWhatWouldBeLost",
+	},
 }
