@@ -61,6 +61,9 @@ type rabbit struct {
 
 	answers rabbitAnswers
 
+	ending sync.Once
+	reason error // why the line ended, once it did
+
 	working   sync.WaitGroup // courier and clerk
 	closing   chan struct{}  // closed by Close
 	closeOnce sync.Once
@@ -368,22 +371,28 @@ func (r *rabbit) settle(item *parcelItem, err error) {
 }
 
 // fail ends the line: first is acked with the reason, where it is known, and all else
-// because of it.
+// because of it. Of several reasons the first counts.
+//
+// Send learns of the end before anything is abandoned. Where nothing is on its way, a
+// message that came in between would else be neither taken nor refused, and a stream
+// without a later one would wait for its ack for ever.
 func (r *rabbit) fail(first *parcelItem, why func() error) {
+	r.ending.Do(func() { r.reason = why() })
+	r.line.halt(r.reason)
 	r.mu.Lock()
 	items := r.abandon()
 	r.mu.Unlock()
 	if len(items) == 0 {
-		r.line.halt(why())
 		return
 	}
 	if first == nil {
 		first = items[0]
 	}
-	r.settle(first, r.line.fail(why))
+	reason := func() error { return r.reason }
+	r.settle(first, r.line.fail(reason))
 	for _, item := range items {
 		if item != first {
-			r.settle(item, r.line.fail(why))
+			r.settle(item, r.line.fail(reason))
 		}
 	}
 }

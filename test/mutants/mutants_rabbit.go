@@ -15,6 +15,12 @@ var rabbitMutants = []mutant{
 		pkg: "./test", test: "TestRabbitSinkKeepsItsPromisesOnARealBroker",
 	},
 	{
+		name: "rabbit: what comes while an idle connection ends is neither taken nor refused",
+		file: "sink/rabbit.go", old: "\tr.ending.Do(func() { r.reason = why() })\n\tr.line.halt(r.reason)\n\tr.mu.Lock()\n\titems := r.abandon()\n\tr.mu.Unlock()\n",
+		new: "\tr.mu.Lock()\n\titems := r.abandon()\n\tr.mu.Unlock()\n\tr.ending.Do(func() { r.reason = why() })\n\tr.line.halt(r.reason)\n",
+		pkg: "./sink", test: "TestWhatComesWhileAnIdleConnectionEnds",
+	},
+	{
 		name: "rabbit: a message that came back counts as stored",
 		file: "sink/rabbit.go", old: "r.channel.NotifyReturn(r.answers.returns)", new: "",
 		pkg: "./test", test: "TestAMessageThatNoQueueTakesStopsTheStream",
