@@ -283,3 +283,31 @@ func TestARetryWaitsForWhatComesBeforeTheParkedRow(t *testing.T) {
 		wantStored(t, x, "a a a", "a")
 	})
 }
+
+// What an earlier session asked for may be carried out after the next one has looked: the
+// server goes on with a statement whose client has gone, and a process that was frozen
+// goes on with its own.
+func TestARowThatWasParkedPastTheSessionEndsItAndIsKnownToTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newParkRun(t)
+		x.untilDone(t, []wal.Batch{badRow(batchOf(0x1100, "a"), 0)})
+		stranger := x.lot.rows[0].ParkedRow
+		stranger.Index, stranger.Aggregate, stranger.ID = 1, []byte("\x00b"), []byte("b")
+		stranger.Columns = slices.Clone(stranger.Columns)
+		stranger.Columns[3] = []byte("happened")
+		s, trial := x.open(t)
+		if err := x.lot.Park(t.Context(), []wal.ParkedRow{stranger}); err != nil {
+			t.Fatal(err)
+		}
+		x.lot.ask(wal.AskRetry, func(r *wal.ParkedRow) bool { return string(r.ID) == "b" })
+		done := make(chan error, 1)
+		go func() { done <- s.run(t.Context(), trial.stop) }()
+		time.Sleep(2 * time.Second)
+		close(trial.stop)
+		if err := x.end(s, <-done); fault.Classify(err) != fault.Transient {
+			t.Fatalf("the session ended with %v, want a transient error", err)
+		}
+		x.inSession(t, func(chan<- wal.Batch) { time.Sleep(2 * time.Second) })
+		wantStored(t, x, "a", "a")
+	})
+}

@@ -64,9 +64,18 @@ func (a *aside) carryOut(ctx context.Context, stop <-chan struct{}) error {
 	return nil
 }
 
+// errUnknownParked ends a session that does not know of rows in the lot. What an earlier
+// one asked of the database may be carried out after this one has looked: its process was
+// frozen, or the server went on with a statement whose client had gone. The next session
+// knows them.
+var errUnknownParked = errors.New("rows are parked that this session does not know of, by an earlier one or another instance")
+
 // grant does what is asked of one aggregate.
 func (a *aside) grant(ctx context.Context, stop <-chan struct{}, r wal.Request) error {
 	p := a.parked
+	if p.lines[string(r.Aggregate)] == nil {
+		return errUnknownParked
+	}
 	dropped, err := p.lot.Drop(ctx, r.Aggregate)
 	if err != nil {
 		return err

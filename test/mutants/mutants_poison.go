@@ -92,6 +92,11 @@ var poisonMutants = []mutant{
 		pkg: "./pipeline", test: "TestARetryWaitsForWhatComesBeforeTheParkedRow",
 	},
 	{
+		name: "park: a row that was parked past the session is taken for one of its own",
+		file: "pipeline/retry.go", old: "if p.lines[string(r.Aggregate)] == nil {", new: "if p.lot == nil {",
+		pkg: "./pipeline", test: "TestARowThatWasParkedPastTheSession",
+	},
+	{
 		name: "park: the view calls a parked row SENT",
 		file: "migrations/0009_parked_status.sql", old: "THEN ''PARKED'' '", new: "THEN ''SENT'' '",
 		pkg: "./test", test: "TestDroppedRowsArePassedAndTheRestFollowsThroughADeath",
