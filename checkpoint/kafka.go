@@ -37,9 +37,11 @@ type kafkaStore struct {
 	age     time.Duration
 	topic   string
 	create  bool
+	idle    time.Duration
 	options []kgo.Opt
 
 	client  *kgo.Client // nil when there is none
+	fetched *answered   // by that client
 	next    int64       // the record to read next
 	saved   *Position   // nil when nothing is saved
 	entries map[string]Entry
@@ -110,7 +112,7 @@ func openKafka(_ context.Context, u *url.URL, o Options) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &kafkaStore{slot: o.Slot, age: o.historyAge(), topic: t.topic, create: t.create, options: options}, nil
+	return &kafkaStore{slot: o.Slot, age: o.historyAge(), topic: t.topic, create: t.create, idle: idlePoll, options: options}, nil
 }
 
 // Prepare is Preparer's: it makes the topic when that was asked for.
@@ -326,14 +328,18 @@ func (s *kafkaStore) drop() {
 	if s.client != nil {
 		s.client.Close()
 	}
-	s.client, s.next, s.saved, s.entries, s.damage = nil, 0, nil, nil, nil
+	s.client, s.fetched, s.next, s.saved, s.entries, s.damage = nil, nil, 0, nil, nil, nil
 }
 
 func (s *kafkaStore) connect() error {
 	if s.client != nil {
 		return nil
 	}
+	fetched := new(answered)
 	client, err := kgo.NewClient(append(slices.Clone(s.options),
+		kgo.WithHooks(fetched),
+		kgo.KeepRetryableFetchErrors(), // or an answer with one would look like one without records
+		kgo.FetchMaxWait(s.idle/5),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
 			return func(*kgo.Record, int) int { return 0 }
@@ -345,6 +351,6 @@ func (s *kafkaStore) connect() error {
 	if err != nil {
 		return fault.NewUsage(fmt.Errorf("set up the kafka client: %w", err), "check the settings in --checkpoint")
 	}
-	s.client, s.entries, s.damage = client, map[string]Entry{}, map[string]error{}
+	s.client, s.fetched, s.entries, s.damage = client, fetched, map[string]Entry{}, map[string]error{}
 	return nil
 }

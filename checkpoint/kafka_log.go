@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
@@ -81,28 +83,51 @@ func (s *kafkaStore) catchUpOnce(ctx context.Context) error {
 	return nil
 }
 
-// idlePoll is how long the records before the end are waited for. The last of them may
-// be a mark of deletion that compaction has removed.
-const idlePoll = 5 * time.Second
+const (
+	// idlePoll is how long the records before the end are waited for. The last of them
+	// may be a mark of deletion that compaction has removed.
+	idlePoll = 5 * time.Second
+
+	// idleAnswers are how many answers of the broker must be without records meanwhile.
+	// The first may be from before the end was asked for.
+	idleAnswers = 2
+)
+
+// answered counts what the broker answered to requests for records. One that is slow, or
+// away, answers none, and of what it has not answered nobody knows that it is nothing.
+type answered struct{ n atomic.Int64 }
+
+// OnBrokerE2E is kgo.HookBrokerE2E's.
+func (a *answered) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
+	if e2e.Err() == nil && key == int16(kmsg.Fetch) {
+		a.n.Add(1)
+	}
+}
 
 func (s *kafkaStore) read(ctx context.Context, end int64) error {
 	for s.next < end {
-		waiting, cancel := context.WithTimeout(ctx, idlePoll)
+		before := s.fetched.n.Load()
+		waiting, cancel := context.WithTimeout(ctx, s.idle)
 		fetches := s.client.PollFetches(waiting)
 		cancel()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		nothing := fetches.NumRecords() == 0 && s.fetched.n.Load() >= before+idleAnswers
 		var failed error
 		fetches.EachError(func(_ string, _ int32, err error) {
-			if !errors.Is(err, context.DeadlineExceeded) {
+			switch {
+			case errors.Is(err, context.DeadlineExceeded):
+			case passes(err):
+				nothing = false
+			default:
 				failed = errors.Join(failed, err)
 			}
 		})
 		if failed != nil {
 			return failed
 		}
-		if fetches.NumRecords() == 0 {
+		if nothing {
 			s.next = end
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
@@ -111,6 +136,11 @@ func (s *kafkaStore) read(ctx context.Context, end int64) error {
 		})
 	}
 	return nil
+}
+
+// passes says whether the client asks again by itself, as where a leader moves.
+func passes(err error) bool {
+	return kerr.IsRetriable(err) && !errors.Is(err, kerr.UnknownTopicOrPartition)
 }
 
 // apply takes in a record of our slot.

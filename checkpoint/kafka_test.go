@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
 	"github.com/outboxcdc/outboxcdc/checkpoint/checkpointtest"
@@ -18,6 +20,7 @@ import (
 
 // fakeKafka is a broker, with an administrator of it.
 type fakeKafka struct {
+	cluster *kfake.Cluster
 	brokers string
 	client  *kgo.Client
 	admin   *kadm.Client
@@ -30,7 +33,7 @@ func newFakeKafka(t *testing.T) *fakeKafka {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	f := &fakeKafka{brokers: strings.Join(cluster.ListenAddrs(), ",")}
+	f := &fakeKafka{cluster: cluster, brokers: strings.Join(cluster.ListenAddrs(), ",")}
 	if f.client, err = kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +152,74 @@ func TestATopicThatCannotBeTrustedIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A broker that is slow, or is no leader for a while, has not said that nothing is saved:
+// a stream would begin anew, or refuse a slot that is sound.
+func TestABrokerThatGivesNoRecordsForNowIsNotATopicWithoutAny(t *testing.T) {
+	p := checkpoint.Position{Slot: checkpointtest.Slot, System: "7", Timeline: 1, Database: "shop", LSN: 0x100}
+	for name, befalls := range map[string]func(f *fakeKafka, over <-chan struct{}, request kmsg.Request) (kmsg.Response, error, bool){
+		"slow": func(f *fakeKafka, over <-chan struct{}, _ kmsg.Request) (kmsg.Response, error, bool) {
+			f.cluster.SleepControl(func() { <-over })
+			return nil, nil, false
+		},
+		"no leader": func(_ *fakeKafka, over <-chan struct{}, request kmsg.Request) (kmsg.Response, error, bool) {
+			select {
+			case <-over:
+				return nil, nil, false
+			default:
+				return notLeader(request), nil, true
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFakeKafka(t)
+			f.topic(t, "compact", 1)
+			s := f.store(t, "")
+			defer s.Close() //nolint:errcheck // nothing is owed to it
+			// Closed, since its client waits for records and would end after their broker.
+			if err := errors.Join(s.Save(t.Context(), p), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			over := make(chan struct{})
+			f.cluster.ControlKey(int16(kmsg.Fetch), func(request kmsg.Request) (kmsg.Response, error, bool) {
+				f.cluster.KeepControl()
+				return befalls(f, over, request)
+			})
+			checkpoint.PollFor(s, time.Second)
+			short, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			if got, err := s.Load(short); err == nil || errors.Is(err, checkpoint.ErrNone) {
+				t.Errorf("Load = %v, %v while the broker gives no records, want an error that passes", got.LSN, err)
+			}
+			close(over)
+			if got, err := s.Load(t.Context()); err != nil || got.LSN != p.LSN {
+				t.Errorf("Load = %v, %v afterwards, want %v", got.LSN, err, p.LSN)
+			}
+		})
+	}
+}
+
+// notLeader answers a request for records.
+func notLeader(request kmsg.Request) kmsg.Response {
+	asked, ok := request.(*kmsg.FetchRequest)
+	if !ok {
+		return nil
+	}
+	answer := kmsg.NewPtrFetchResponse()
+	answer.Version = asked.Version
+	for _, t := range asked.Topics {
+		topic := kmsg.NewFetchResponseTopic()
+		topic.Topic, topic.TopicID = t.Topic, t.TopicID
+		for _, p := range t.Partitions {
+			partition := kmsg.NewFetchResponseTopicPartition()
+			partition.Partition, partition.ErrorCode = p.Partition, kerr.NotLeaderForPartition.Code
+			topic.Partitions = append(topic.Partitions, partition)
+		}
+		answer.Topics = append(answer.Topics, topic)
+	}
+	return answer
 }
 
 // An instance that was frozen between its look and its write leaves an earlier

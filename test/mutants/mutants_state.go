@@ -138,6 +138,16 @@ var stateMutants = []mutant{
 		pkg: "./checkpoint", test: "TestAnEarlierPositionBehindALaterOneIsPassedOver",
 	},
 	{
+		name: "kafka store: a broker that is slow holds no position",
+		file: "checkpoint/kafka_log.go", old: "&& s.fetched.n.Load() >= before+idleAnswers", new: "&& before >= 0",
+		pkg: "./checkpoint", test: "TestABrokerThatGivesNoRecordsForNow",
+	},
+	{
+		name: "kafka store: an answer of no leader is one without records",
+		file: "checkpoint/kafka.go", old: "\t\tkgo.KeepRetryableFetchErrors(), // or an answer with one would look like one without records\n", new: "",
+		pkg: "./checkpoint", test: "TestABrokerThatGivesNoRecordsForNow",
+	},
+	{
 		name: "kafka store: a topic whose beginning was removed is a first start",
 		file: "checkpoint/kafka_log.go", old: "if s.saved == nil && start > 0 {", new: "if false {",
 		pkg: "./checkpoint", test: "TestATopicThatCannotBeTrustedIsRefused",
