@@ -34,6 +34,9 @@ func (m *Mapper) Aggregate(row *wal.Row) Aggregate {
 	return a
 }
 
+// Typed says whether the type tells aggregates apart; see Mapper.Aggregate.
+func (p *Plan) Typed() bool { return p.typed }
+
 // typed says whether the topic of a row tells its aggregate's type, in all tables alike:
 // every topic is made of the type and nothing else, by one template.
 func typed(tables []tablePlan) bool {

@@ -25,6 +25,7 @@ type keeping interface {
 	Load(ctx context.Context, from wal.LSN) ([]wal.ParkedHead, error)
 	Park(ctx context.Context, rows []wal.ParkedRow) error
 	Asked(ctx context.Context) ([]wal.Request, error)
+	Rekey(ctx context.Context, rows []wal.ParkedRow) error
 }
 
 type settling interface {
@@ -113,9 +114,17 @@ func (a *aside) load(ctx context.Context, from wal.LSN) error {
 		return nil
 	}
 	a.read = from
-	if err := a.parked.load(ctx, from); err != nil {
+	heads, err := a.parked.lot.Load(ctx, from)
+	if err == nil {
+		var rekeyed bool
+		if rekeyed, err = a.rekey(ctx, heads); rekeyed {
+			heads, err = a.parked.lot.Load(ctx, from)
+		}
+	}
+	if err != nil {
 		return errors.Join(err, a.parked.lot.Close())
 	}
+	a.parked.learn(heads, from)
 	a.parked.show(a.seen)
 	return nil
 }
@@ -128,12 +137,8 @@ func (a *aside) close() error {
 	return a.parked.lot.Close()
 }
 
-// load learns what is in the lot, for a session that starts at from.
-func (p *parked) load(ctx context.Context, from wal.LSN) error {
-	heads, err := p.lot.Load(ctx, from)
-	if err != nil {
-		return err
-	}
+// learn takes up what is in the lot, for a session that starts at from.
+func (p *parked) learn(heads []wal.ParkedHead, from wal.LSN) {
 	for i := range heads {
 		h := &heads[i]
 		if h.Commit >= from {
@@ -143,7 +148,6 @@ func (p *parked) load(ctx context.Context, from wal.LSN) error {
 			p.add(h.Place, h.Aggregate, h.Bytes)
 		}
 	}
-	return nil
 }
 
 func (p *parked) add(at wal.Place, aggregate []byte, bytes int) {

@@ -82,6 +82,19 @@ func (l *memoryLot) Park(_ context.Context, rows []wal.ParkedRow) error {
 	return l.late()
 }
 
+func (l *memoryLot) Rekey(_ context.Context, rows []wal.ParkedRow) error {
+	end, err := l.begin()
+	defer end()
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		at := slices.IndexFunc(l.rows, func(r lotRow) bool { return r.Place == rows[i].Place })
+		l.rows[at].Aggregate, l.rows[at].Type = bytes.Clone(rows[i].Aggregate), bytes.Clone(rows[i].Type)
+	}
+	return l.late()
+}
+
 func (l *memoryLot) Asked(context.Context) (requests []wal.Request, err error) {
 	end, err := l.begin()
 	defer end()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/outboxcdc/outboxcdc/outbox"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/wal"
 )
@@ -310,4 +311,39 @@ func TestARowThatWasParkedPastTheSessionEndsItAndIsKnownToTheNext(t *testing.T) 
 		x.inSession(t, func(chan<- wal.Batch) { time.Sleep(2 * time.Second) })
 		wantStored(t, x, "a", "a")
 	})
+}
+
+// A stream may be started again with topics that the type alone tells apart, or no longer
+// does. Whose rows are parked, and what waits behind them, is then told by other keys.
+func TestAParkedAggregateWaitsWhereTopicsTellItsTypeAndWhereTheyDoNot(t *testing.T) {
+	for name, topics := range map[string][2]string{
+		"they do no longer": {outbox.DefaultTopic, "all"},
+		"they do now":       {"all", outbox.DefaultTopic},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x := newParkRun(t)
+				x.runner.plan = mustPlan(t, topics[0])
+				x.broker.unfit = map[string]bool{"a": true}
+				x.untilDone(t, []wal.Batch{batchOf(0x1100, "a", "a")})
+				x.broker.unfit = nil
+				x.runner.plan = mustPlan(t, topics[1])
+				x.untilDone(t, []wal.Batch{batchOf(0x1200, "a", "b")})
+				wantStored(t, x, "b", "a a a")
+				x.lot.ask(wal.AskRetry, func(r *wal.ParkedRow) bool { return r.Commit < 0x1100 })
+				x.inSession(t, func(chan<- wal.Batch) { time.Sleep(3 * time.Second) })
+				wantStored(t, x, "b a a a", "a a a")
+				var last string
+				for _, p := range x.broker.positions {
+					parts := strings.Fields(p)
+					if topic, key, position := parts[0], parts[1], parts[2]; key == "a" && topic != testLetters {
+						if position <= last {
+							t.Errorf("the event at %s came behind that at %s", position, last)
+						}
+						last = position
+					}
+				}
+			})
+		})
+	}
 }

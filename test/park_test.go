@@ -480,3 +480,34 @@ func TestWhatNoQueueTakesIsParkedAndComesBackInOrder(t *testing.T) {
 		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
 	}
 }
+
+// TestAParkedAggregateWaitsWhereItsTopicIsAnother starts a stream whose topics tell the type
+// of an aggregate, then one whose topic does not.
+func TestAParkedAggregateWaitsWhereItsTopicIsAnother(t *testing.T) {
+	t.Parallel()
+	p := newParkLine(t)
+	topic := p.topic
+	p.topic += ".{aggregate_type}"
+	s := p.stream(t)
+	p.topic = topic
+	p.event(t, "p-0", true)
+	p.event(t, "p-0", false)
+	eventually(t, time.Minute, "both rows are parked", func() bool { return p.parked(t) == 2 })
+	s.stop(t)
+
+	s = p.stream(t)
+	p.event(t, "p-0", false)
+	p.settled(t)
+	if rows := p.parked(t); rows != 3 {
+		t.Errorf("%d rows are parked, want 3: what comes next of the aggregate waits as well", rows)
+	}
+	s.stop(t)
+
+	p.dlq(t, "retry", "--aggregate-id", "p-0", "--wait", "0s")
+	s = p.stream(t, "--column", mended)
+	eventually(t, time.Minute, "nothing is parked any more", func() bool { return p.parked(t) == 0 })
+	p.event(t, "p-0", false)
+	p.settled(t)
+	p.wantAll(t)
+	s.stop(t)
+}

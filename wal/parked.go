@@ -206,6 +206,18 @@ func (p *Parking) Park(ctx context.Context, rows []ParkedRow) error {
 	return err
 }
 
+// Rekey notes of parked rows whose they are, by Aggregate and Type; all of them or none.
+func (p *Parking) Rekey(ctx context.Context, rows []ParkedRow) error {
+	values := make([]string, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		values[i] = fmt.Sprintf("(%s, %d, %s, %s)", quoteLSN(r.Commit), r.Index, quoteBytes(r.Aggregate), quoteBytes(r.Type))
+	}
+	_, err := p.change(ctx, "note whose parked rows are", "UPDATE outboxcdc.parked q SET aggregate = v.aggregate, aggregate_type = v.aggregate_type FROM (VALUES "+
+		strings.Join(values, ", ")+") v (commit_lsn, index, aggregate, aggregate_type) WHERE "+p.ours()+" AND state = 'parked' AND (q.commit_lsn, q.index) = (v.commit_lsn, v.index)")
+	return err
+}
+
 // Request is what is asked of an aggregate: some of its rows are to be dropped, and what
 // then is parked of it is to be sent when Retry says so.
 type Request struct {

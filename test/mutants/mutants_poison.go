@@ -92,6 +92,16 @@ var poisonMutants = []mutant{
 		pkg: "./pipeline", test: "TestARetryWaitsForWhatComesBeforeTheParkedRow",
 	},
 	{
+		name: "park: other topics make another aggregate of a parked one",
+		file: "pipeline/rekey.go", old: "bytes.HasPrefix(key, []byte{0}) == a.plan.Typed()", new: "len(key) == 0",
+		pkg: "./pipeline", test: "TestAParkedAggregateWaitsWhereTopicsTellItsType",
+	},
+	{
+		name: "park: the database forgets whose parked rows are now",
+		file: "wal/parked.go", old: "UPDATE outboxcdc.parked q SET aggregate = v.aggregate,", new: "UPDATE outboxcdc.parked q SET aggregate = q.aggregate,",
+		pkg: "./test", test: "TestAParkedAggregateWaitsWhereItsTopicIsAnother",
+	},
+	{
 		name: "park: a row that was parked past the session is taken for one of its own",
 		file: "pipeline/retry.go", old: "if p.lines[string(r.Aggregate)] == nil {", new: "if p.lot == nil {",
 		pkg: "./pipeline", test: "TestARowThatWasParkedPastTheSession",
