@@ -159,7 +159,23 @@ func (r *recovery) judge(ctx context.Context, conn *wal.Conn) error {
 	if r.done.From, err = r.delivered(ctx); err != nil {
 		return err
 	}
-	return conn.Tables().Traceable(ctx)
+	return everyRowTells(ctx, conn.Tables())
+}
+
+// everyRowTells refuses rows of which nobody can say whether they were sent: they would be
+// passed in silence.
+func everyRowTells(ctx context.Context, tables *wal.Tables) error {
+	if err := tables.Traceable(ctx); err != nil {
+		return err
+	}
+	untold, err := tables.Untold(ctx)
+	if err != nil || len(untold) == 0 {
+		return err
+	}
+	name := untold[0].Display()
+	return fault.NewOperator(fmt.Errorf("table %s has rows without a value in xid, so nobody can tell whether they were sent", name),
+		fmt.Sprintf("--everything sends all rows again; or say it of these: UPDATE %s SET xid = '1' WHERE xid IS NULL AND … for those that were sent, "+
+			"and SET xid = pg_current_xact_id() for those that were not", name))
 }
 
 // delivered is the newest snapshot that means something in the server's log.

@@ -273,6 +273,25 @@ func TestARecoveryOfASlotThatIsSoundOrUnknownIsRefused(t *testing.T) {
 	r.drain(t)
 }
 
+// A column xid that was added to a table of one's own is NULL in the rows that were there.
+// Some of them may wait in the slot that is lost.
+func TestARecoveryDoesNotPassRowsThatDoNotTellTheirTransaction(t *testing.T) {
+	t.Parallel()
+	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
+	r := l.run(t)
+	l.insert(t, "a", `{"n": 1}`)
+	l.settle(t)
+	l.sampled(t)
+	r.drain(t)
+	l.exec(t, "alter table outbox alter xid drop not null")
+	l.exec(t, `insert into outbox (aggregate_type, aggregate_id, event_type, payload, xid) values ('order', 'a', 'raised', '{"n": 2}', null)`)
+	l.lose(t, losses["dropped"])
+	wantRefusal(t, command(t, nil, l.recoverArgs()...), fault.ExitOperator, "rows without a value in xid", "--everything", "UPDATE public.outbox SET xid")
+	l.exec(t, "update outbox set xid = pg_current_xact_id() where xid is null")
+	mustRun(t, l.recoverArgs()...)
+	l.awaitValues(t, "a", `{"n": 2}`)
+}
+
 // TestASlotThatIsLostBeforeAnythingWasDeliveredIsRecovered loses the slot when nothing
 // but its beginning was saved, and no snapshot was delivered.
 func TestASlotThatIsLostBeforeAnythingWasDeliveredIsRecovered(t *testing.T) {

@@ -134,6 +134,29 @@ func (t *Tables) Traceable(ctx context.Context) error {
 	return nil
 }
 
+// Untold are the tables with rows that do not tell which transaction wrote them: those from
+// before the column was added, or that were written with a NULL. No Selection by snapshots
+// has them.
+func (t *Tables) Untold(ctx context.Context) (untold []Table, err error) {
+	for _, target := range t.config.Tables {
+		// A column that is NOT NULL spares the reading of the table.
+		nullable, _, err := fetchOne[bool](ctx, t.pg, fmt.Sprintf(`SELECT to_json(EXISTS (SELECT
+			FROM pg_attribute a WHERE a.attrelid = %s::regclass AND a.attname = %s AND NOT a.attnotnull AND NOT a.attisdropped))::text`,
+			quoteText(target.quoted()), quoteText(ColumnTransaction)))
+		if err == nil && nullable {
+			nullable, _, err = fetchOne[bool](ctx, t.pg, fmt.Sprintf("SELECT to_json(EXISTS (SELECT FROM %s WHERE %s IS NULL))::text",
+				target.quoted(), quoteName(ColumnTransaction)))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for rows of table %s without %s: %w", target.display(), ColumnTransaction, t.readFault(target, err))
+		}
+		if nullable {
+			untold = append(untold, target)
+		}
+	}
+	return untold, nil
+}
+
 // Snapshot is the database as its transactions see it now, as a pg_snapshot, and a
 // position that no transaction in it ends behind.
 func (t *Tables) Snapshot(ctx context.Context) (snapshot string, at LSN, err error) {

@@ -11,6 +11,11 @@ const (
 var replayMutants = []mutant{
 	// Recovery.
 	{
+		name: "recover: rows that do not tell their transaction are passed",
+		file: "pipeline/recover.go", old: "if err != nil || len(untold) == 0 {", new: "if err != nil || len(untold) >= 0 {",
+		pkg: "./test", test: "TestARecoveryDoesNotPassRowsThatDoNotTellTheirTransaction",
+	},
+	{
 		name: "recover: the table is read as it is, not as the new slot saw it",
 		file: "wal/copy.go", old: "LOGICAL %s USE_SNAPSHOT", new: "LOGICAL %s NOEXPORT_SNAPSHOT",
 		pkg: "./test", test: recoveryUnderLoad,
