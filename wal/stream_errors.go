@@ -29,6 +29,12 @@ func (e *TransactionError) Unwrap() error { return e.Err }
 
 // explainRead says what a failed read means.
 func (s *Stream) explainRead(err error) error {
+	if errors.Is(err, ErrFrameTooLarge) && !s.rows.tx.open {
+		// Which can be a logical message alone, as messages of others come, too.
+		return fault.NewData(fmt.Errorf("read a message outside of a transaction, after %v: %w", s.rows.last, err),
+			fmt.Sprintf("the stream stands before this message; outboxcdc recover --slot %s --anew makes the slot anew behind it and sends from the table "+
+				"what waits, but no logical message", s.config.Slot))
+	}
 	if errors.Is(err, ErrFrameTooLarge) {
 		return fault.NewData(
 			&TransactionError{Commit: s.rows.tx.commit, XID: s.rows.tx.xid, Err: err},

@@ -307,6 +307,22 @@ func TestGiantClaimAllocatesNothing(t *testing.T) {
 	})
 }
 
+// A logical message outside of a transaction is no row of the one that was read before:
+// whoever passes that one by its name would pass what was sent, and meet the message again.
+func TestAGiantMessageBlamesNoTransactionBeforeIt(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, _ context.Context, r *reading) {
+		_, end := r.server.Transaction(7, outboxRelation, insert("a"))
+		if b := <-r.out; b.End != end {
+			t.Errorf("a batch ends at %v, want %v", b.End, end)
+		}
+		r.server.Raw([]byte{'d', 0x3F, 0xFF, 0xFF, 0xFF, 'w'})
+		err := <-r.done
+		if blamed, ok := errors.AsType[*wal.TransactionError](err); ok || fault.Classify(err) != fault.Data || !strings.Contains(err.Error(), end.String()) {
+			t.Errorf("error %v, want a data error that says where the message is and blames no transaction (%+v)", err, blamed)
+		}
+	})
+}
+
 func TestCutConnectionIsTransient(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, _ context.Context, r *reading) {
 		synctest.Wait()

@@ -6,6 +6,11 @@ package main
 //nolint:gochecknoglobals // a table
 var adminMutants = []mutant{
 	{
+		name: "read: what is too large behind a transaction is blamed on it",
+		file: "wal/stream_errors.go", old: "errors.Is(err, ErrFrameTooLarge) && !s.rows.tx.open {", new: "errors.Is(err, ErrFrameTooLarge) && s.rows.last == 0 {",
+		pkg: "./wal", test: "TestAGiantMessageBlamesNoTransactionBeforeIt",
+	},
+	{
 		name: "admin: two spellings of one setting",
 		file: "wal/connect.go", old: "\t\t\tif strings.EqualFold(ours, name) {", new: "\t\t\tif strings.EqualFold(ours, name) && ours == name {",
 		pkg: "./wal", test: "TestStartupPacket",
