@@ -173,7 +173,9 @@ func (l *memoryLot) Refuse(_ context.Context, row *wal.ParkedRow, cause, reason 
 		return err
 	}
 	l.line(row.Aggregate, func(r *lotRow) {
-		r.Asked = ""
+		if r.Asked == wal.AskRetry {
+			r.Asked = ""
+		}
 		if r.Place == row.Place {
 			r.Cause, r.Reason = cause, reason
 		}

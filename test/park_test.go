@@ -14,6 +14,7 @@ import (
 	"github.com/outboxcdc/outboxcdc/pipeline/failpoint"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/test/servers"
+	"github.com/outboxcdc/outboxcdc/wal"
 )
 
 // parkLine is a line whose stream parks, with aggregates of which some rows cannot be
@@ -510,4 +511,37 @@ func TestAParkedAggregateWaitsWhereItsTopicIsAnother(t *testing.T) {
 	p.settled(t)
 	p.wantAll(t)
 	s.stop(t)
+}
+
+// TestADropThatIsAskedForDuringARetryStands asks to drop a row while a retry finds that it
+// cannot be sent still.
+func TestADropThatIsAskedForDuringARetryStands(t *testing.T) {
+	t.Parallel()
+	p := newParkLine(t)
+	parking := wal.NewParking(wal.Config{Database: p.db.URL, Slot: p.slot}, "7")
+	defer parking.Close() //nolint:errcheck // nothing is owed to it
+	ctx := walContext(t)
+	rows := make([]wal.ParkedRow, 3)
+	for i := range rows {
+		rows[i] = wal.ParkedRow{Place: wal.Place{Commit: 0x100, Index: i}, Aggregate: []byte("a\x00b"), Cause: "mapping", Reason: "it is bad"}
+	}
+	if err := parking.Park(ctx, rows); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := parking.AskRetry(ctx, wal.ParkedFilter{}); err != nil || n != 3 {
+		t.Fatalf("asked to retry %d rows, %v, want 3", n, err)
+	}
+	if n, err := parking.AskDrop(ctx, wal.ParkedFilter{Place: &rows[1].Place}); err != nil || n != 1 {
+		t.Fatalf("asked to drop %d rows, %v, want 1", n, err)
+	}
+	if err := parking.Refuse(ctx, &rows[0], "refused", "it is bad still"); err != nil {
+		t.Fatal(err)
+	}
+	requests, err := parking.Asked(ctx)
+	if err != nil || len(requests) != 1 || requests[0].Retry {
+		t.Errorf("asked is %+v, %v, want a drop and no retry", requests, err)
+	}
+	if dropped, err := parking.Drop(ctx, rows[0].Aggregate); err != nil || len(dropped) != 1 || dropped[0].Place != rows[1].Place {
+		t.Errorf("dropped %+v, %v, want the row in the middle", dropped, err)
+	}
 }

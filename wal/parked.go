@@ -280,10 +280,10 @@ func (p *Parking) Drop(ctx context.Context, aggregate []byte) (rows []ParkedRow,
 	return rows, err
 }
 
-// Refuse notes that a row cannot be sent still, and why, and that nothing is asked of
-// its aggregate any more.
+// Refuse notes that a row cannot be sent still, and why, and that no retry is asked of its
+// aggregate any more. A drop that was asked for meanwhile is.
 func (p *Parking) Refuse(ctx context.Context, row *ParkedRow, cause, reason string) error {
-	_, err := p.change(ctx, "note that a parked row cannot be sent", fmt.Sprintf("UPDATE outboxcdc.parked SET asked = NULL, "+
+	_, err := p.change(ctx, "note that a parked row cannot be sent", fmt.Sprintf("UPDATE outboxcdc.parked SET asked = nullif(asked, '"+AskRetry+"'), "+
 		"(cause, reason) = (SELECT CASE WHEN (commit_lsn, index) = (%s, %d) THEN %s ELSE cause END, CASE WHEN (commit_lsn, index) = (%[1]s, %[2]d) THEN %[4]s ELSE reason END) "+
 		"WHERE %[5]s AND state = 'parked' AND aggregate = %[6]s",
 		quoteLSN(row.Commit), row.Index, quoteText(cause), quoteText(reason), p.ours(), quoteBytes(row.Aggregate)))

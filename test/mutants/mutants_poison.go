@@ -102,6 +102,11 @@ var poisonMutants = []mutant{
 		pkg: "./test", test: "TestAParkedAggregateWaitsWhereItsTopicIsAnother",
 	},
 	{
+		name: "retry: a drop that was asked for meanwhile is forgotten",
+		file: "wal/parked.go", old: "SET asked = nullif(asked, '\"+AskRetry+\"'), ", new: "SET asked = NULL, ",
+		pkg: "./test", test: "TestADropThatIsAskedForDuringARetryStands",
+	},
+	{
 		name: "park: a row that was parked past the session is taken for one of its own",
 		file: "pipeline/retry.go", old: "if p.lines[string(r.Aggregate)] == nil {", new: "if p.lot == nil {",
 		pkg: "./pipeline", test: "TestARowThatWasParkedPastTheSession",
