@@ -78,6 +78,12 @@ var operatorMutants = []mutant{
 		pkg: "./cmd/outboxcdc", test: "TestWhatIs(Misspelt|Near)",
 	},
 
+	{
+		name: "words: who names no database is sent to a URL that was not given",
+		file: "wal/errors.go", old: "\t\treturn \"no database is named: give --database-url, OUTBOXCDC_DATABASE_URL or the PG* variables; and", new: "\t\treturn \"",
+		pkg: "./cmd/outboxcdc", test: "TestEveryCommandSaysHow",
+	},
+
 	// The pages.
 	{
 		name: "pages: a flag of a page has another name by now",
