@@ -66,6 +66,17 @@ want everything 'replicas: 2'
 want everything 'terminationGracePeriodSeconds: 105'
 want everything 'kind: ServiceMonitor'
 want everything 'alert: OutboxcdcSlotNearLoss'
+
+# The commands of docs/deployment.md, as they are printed; rendered rather than installed.
+page=../docs/deployment.md
+printed=$(sed -n '/^helm install /,/^```/{/^```/d;p}' "$page")
+[ -n "$printed" ] || { echo "$page has no helm install" >&2; exit 1; }
+(cd .. && eval "${printed/helm install/helm template --kube-version $kubernetes}") > "$work/printed.yaml"
+secret=$(sed -n 's/^kubectl create secret generic \([a-z-]*\).*/\1/p' "$page")
+want printed "secretName: $secret\$"
+for key in $(grep -o -- '--from-literal=[a-z-]*' "$page"); do want printed "key: \"${key#*=}\""; done
+want printed 'slot: orders'
+
 for missing in config.slot secrets.database-url.name secrets.sink.name; do
   if helm template stream helm/outboxcdc --kube-version "$kubernetes" "${required[@]}" --set "$missing=" > "$work/refused" 2>&1; then
     echo "the chart renders without $missing" >&2

@@ -102,4 +102,16 @@ docker create --name look outboxcdc:local > /dev/null
 docker cp look:/etc/ssl/certs/ca-certificates.crt "$work/authorities.crt"
 grep -q 'BEGIN CERTIFICATE' "$work/authorities.crt" || { echo "the image trusts no authority" >&2; exit 1; }
 docker image inspect --format 'outboxcdc:local, {{.Size}} bytes' outboxcdc:local
-echo "the image is sound"
+
+# The image of a release, which is given the program and no source.
+platform=$(docker version --format '{{.Server.Os}}/{{.Server.Arch}}')
+mkdir -p "$work/context/$platform"
+docker cp look:/outboxcdc "$work/context/$platform/outboxcdc"
+cp deploy/release.Dockerfile "$work/context/Dockerfile"
+docker build --network none --build-arg GO_IMAGE=golang:local --build-arg "TARGETPLATFORM=$platform" \
+  --tag outboxcdc:release "$work/context" > "$work/build.log" 2>&1 || { cat "$work/build.log" >&2; exit 1; }
+want "$(git -C "$work/source" rev-parse --short=12 HEAD)" "${locked[@]}" outboxcdc:release version
+for part in User Entrypoint Cmd ExposedPorts; do
+  want "$(docker image inspect --format "{{.Config.$part}}" outboxcdc:local)" docker image inspect --format "{{.Config.$part}}" outboxcdc:release
+done
+echo "the images are sound"

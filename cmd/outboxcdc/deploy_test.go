@@ -2,11 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"io/fs"
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
@@ -65,6 +71,150 @@ func TestTheDashboardIsOneThatGrafanaReads(t *testing.T) {
 	}
 	if dashboard.UID == "" || len(ids) < 10 {
 		t.Errorf("uid %q with %d panels", dashboard.UID, len(ids))
+	}
+}
+
+// outlastsTheDrain holds the time that a stop is given against the drain: were it the
+// shorter one, a stop would be a kill.
+func outlastsTheDrain(tb testing.TB, where, grace string) {
+	tb.Helper()
+	if _, err := strconv.Atoi(grace); err == nil {
+		grace += "s"
+	}
+	given, err := time.ParseDuration(grace)
+	drain, _ := time.ParseDuration(defaultText((&program{}).knownFlags()["drain-timeout"])) // 0 is refused below
+	if err != nil || drain == 0 || given <= drain {
+		tb.Errorf("%s waits for %q (%v), a drain takes %v", where, grace, err, drain)
+	}
+}
+
+func TestTheComposeFileRunsWhatTheProgramTakes(t *testing.T) {
+	clearEnv(t)
+	var file struct {
+		Services map[string]struct {
+			Image       string
+			Command     []string
+			Environment map[string]string
+			Ports       []string
+			GracePeriod string `yaml:"stop_grace_period"`
+		}
+	}
+	if err := yaml.Unmarshal([]byte(contentOf(t, "../../deploy/compose.yaml")), &file); err != nil {
+		t.Fatal(err)
+	}
+	flags, ours := (&program{}).knownFlags(), 0
+	for name, s := range file.Services {
+		if s.Image != "outboxcdc:local" {
+			continue
+		}
+		ours++
+		if err := parse(s.Command); err != nil {
+			t.Errorf("service %s runs outboxcdc %q: %v", name, s.Command, err)
+		}
+		for variable := range s.Environment {
+			if flags[strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(variable, "OUTBOXCDC_"), "_", "-"))] == nil {
+				t.Errorf("service %s has %s, which is no variable of ours", name, variable)
+			}
+		}
+		_, port, _ := strings.Cut(s.Environment["OUTBOXCDC_HTTP"], ":")
+		if len(s.Ports) > 0 && (port == "" || !strings.HasSuffix(s.Ports[0], ":"+port)) {
+			t.Errorf("service %s listens on %q and shows %q", name, port, s.Ports)
+		}
+		if s.Command[0] == "stream" {
+			outlastsTheDrain(t, "service "+name, s.GracePeriod)
+		}
+		for _, host := range regexp.MustCompile(`(?:@|kafka://)([a-z]+):`).FindAllStringSubmatch(
+			s.Environment["OUTBOXCDC_DATABASE_URL"]+" "+s.Environment["OUTBOXCDC_SINK"], -1) {
+			if _, found := file.Services[host[1]]; !found {
+				t.Errorf("service %s goes to %s, which is no service", name, host[1])
+			}
+		}
+	}
+	if ours != 2 {
+		t.Errorf("%d services run outboxcdc, want init and stream", ours)
+	}
+}
+
+func TestTheImagesRunWhatTheProgramTakes(t *testing.T) {
+	clearEnv(t)
+	var settings []string
+	for _, path := range []string{"../../Dockerfile", "../../deploy/release.Dockerfile"} {
+		_, image, _ := strings.Cut(contentOf(t, path), "FROM scratch\n")
+		var command []string
+		_, line, _ := strings.Cut(image, "CMD ")
+		if err := json.Unmarshal([]byte(line), &command); err != nil || parse(command) != nil {
+			t.Errorf("%s runs %q: %v", path, line, err)
+		}
+		if _, port, _ := strings.Cut(defaultHTTP, ":"); !strings.Contains(image, "EXPOSE "+port+"\n") {
+			t.Errorf("%s does not expose %s, where the program listens", path, port)
+		}
+		settings = append(settings, regexp.MustCompile(`(?m)^(COPY|ARG) .*\n`).ReplaceAllString(image, ""))
+	}
+	if diff := cmp.Diff(settings[0], settings[1]); diff != "" {
+		t.Errorf("the image of a release is another one (-Dockerfile +release.Dockerfile):\n%s", diff)
+	}
+}
+
+// goreleaser builds an image from the programs that it has built and the files that are
+// named to it; a Dockerfile that builds from source finds none.
+func TestTheImageOfAReleaseIsMadeOfWhatItIsGiven(t *testing.T) {
+	var release struct {
+		Images []struct {
+			Dockerfile string
+			Files      []string `yaml:"extra_files"`
+		} `yaml:"dockers_v2"`
+	}
+	if err := yaml.Unmarshal([]byte(contentOf(t, "../../.goreleaser.yaml")), &release); err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range release.Images {
+		given := append([]string{"${TARGETPLATFORM}/outboxcdc"}, image.Files...)
+		for _, found := range regexp.MustCompile(`(?m)^COPY (\S+) `).FindAllStringSubmatch(contentOf(t, "../../"+image.Dockerfile), -1) {
+			if !strings.HasPrefix(found[1], "--from=") && !slices.Contains(given, found[1]) {
+				t.Errorf("the image of a release copies %s, which it is not given", found[1])
+			}
+		}
+	}
+	if len(release.Images) != 1 {
+		t.Errorf("a release has %d images, want 1", len(release.Images))
+	}
+}
+
+// The packages make a folder for what the unit reads. The unit's user is one of its own,
+// so a folder for root alone would keep it from its settings.
+func TestTheUnitReachesItsSettings(t *testing.T) {
+	unit := contentOf(t, "../../deploy/systemd/outboxcdc@.service")
+	run := regexp.MustCompile(`(?m)^ExecStart=/usr/bin/outboxcdc (.*--config (/.*)/%i\.yaml)$`).FindStringSubmatch(unit)
+	if run == nil {
+		t.Fatal("the unit starts no outboxcdc with --config")
+	}
+	clearEnv(t)
+	if err := parse(strings.Fields(run[1])); err != nil {
+		t.Errorf("the unit runs %q: %v", run[1], err)
+	}
+	outlastsTheDrain(t, "the unit", regexp.MustCompile(`(?m)^TimeoutStopSec=(.*)$`).FindStringSubmatch(unit)[1])
+	var release struct {
+		NFPMs []struct {
+			Contents []struct {
+				Dst, Type string
+				FileInfo  struct{ Mode fs.FileMode } `yaml:"file_info"`
+			}
+		}
+	}
+	if err := yaml.Unmarshal([]byte(contentOf(t, "../../.goreleaser.yaml")), &release); err != nil {
+		t.Fatal(err)
+	}
+	made := false
+	for _, c := range release.NFPMs[0].Contents {
+		if c.Type == "dir" && c.Dst == run[2] {
+			made = true
+			if strings.Contains(unit, "DynamicUser=yes") && c.FileInfo.Mode&0o005 != 0o005 {
+				t.Errorf("the packages make %s with mode %o, and the unit's user cannot read what is in it", c.Dst, c.FileInfo.Mode)
+			}
+		}
+	}
+	if !made {
+		t.Errorf("the packages do not make %s", run[2])
 	}
 }
 

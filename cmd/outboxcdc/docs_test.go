@@ -94,6 +94,9 @@ func commandLines(page string) []string {
 			if rest, found := strings.CutPrefix(line, "outboxcdc "); found && !strings.HasPrefix(rest, "unknown") {
 				lines = append(lines, rest)
 			}
+			if _, rest, found := strings.Cut(line, " outboxcdc:local "); found && strings.HasPrefix(line, "docker run ") {
+				lines = append(lines, rest)
+			}
 		}
 	}
 	for _, inline := range regexp.MustCompile("`outboxcdc ([a-z][^`]* --[^`]*)`").FindAllStringSubmatch(fence.ReplaceAllString(page, ""), -1) {
@@ -133,17 +136,21 @@ func parseOnly(commands []*cli.Command, named bool) {
 	}
 }
 
+// parse is what the program says of the words of a command line, without doing anything.
+func parse(words []string) error {
+	p := &program{out: &strings.Builder{}, err: &strings.Builder{}}
+	app := p.app()
+	parseOnly(app.Commands, false)
+	return app.Run(nameLast(append([]string{"outboxcdc"}, words...)))
+}
+
 func TestEveryCommandOfThePagesIsOneThatTheProgramTakes(t *testing.T) {
 	clearEnv(t)
 	all := 0
 	for path, page := range documents(t) {
 		for _, line := range commandLines(page) {
 			all++
-			p := &program{out: &strings.Builder{}, err: &strings.Builder{}}
-			app := p.app()
-			parseOnly(app.Commands, false)
-			args := nameLast(append([]string{"outboxcdc"}, words(line)...))
-			if err := app.Run(args); err != nil {
+			if err := parse(words(line)); err != nil {
 				t.Errorf("%s: outboxcdc %s: %v", path, line, err)
 			}
 		}
