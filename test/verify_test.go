@@ -273,6 +273,39 @@ func TestVerifyComparesARange(t *testing.T) {
 	wantReport(t, report, verify.Report{Rows: later, Records: later, Present: later}, exit, 0)
 }
 
+func TestVerifyTellsParkedRowsFromMissingOnes(t *testing.T) {
+	t.Parallel()
+	p := newParkLine(t)
+	s := p.stream(t)
+	p.events(t, true)
+	p.settled(t)
+	if status := s.stop(t); status != 0 {
+		t.Fatalf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
+	}
+	verified := *p.line
+	verified.flags = p.base
+	rows, waiting := int64(parkAggregates*3+1), int64(parkAggregates*2) // with the filler
+	report, exit := verified.verify(t, p.topic)
+	wantReport(t, report, verify.Report{Rows: rows, Records: rows - waiting, Present: rows - waiting, Parked: waiting}, exit, fault.ExitTransient)
+	role := loginAs(t, p.db, "GRANT SELECT ON outbox TO $role")
+	if got := command(t, nil, "verify", "--slot", p.slot, "--database-url", role, "--topic", p.topic, "--wait", "0s",
+		"--sink", "kafka://"+strings.Join(p.kafka.Bootstrap(), ",")); got.exit != fault.ExitOperator || !strings.Contains(got.out, "may not read outboxcdc.parked") {
+		t.Errorf("exit %d for a role that may not know what is parked, want %d and a note:\n%s%s", got.exit, fault.ExitOperator, got.out, got.errors)
+	}
+
+	p.dlq(t, "drop", "--aggregate-id", "p-0", "--yes", "--wait", "0s")
+	p.flags = append(p.flags, "--column", mended)
+	verified.flags = append(verified.flags, "--column", mended)
+	s = p.stream(t)
+	eventually(t, time.Minute, "the rows are dropped", func() bool { return p.parked(t) == int(waiting)-2 })
+	p.dlq(t, "retry", "--all")
+	if status := s.stop(t); status != 0 {
+		t.Fatalf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
+	}
+	report, exit = verified.verify(t, p.topic)
+	wantReport(t, report, verify.Report{Rows: rows, Records: rows - 2, Present: rows - 2, Dropped: 2}, exit, 0)
+}
+
 func TestVerifyNeedsNoMoreThanItSays(t *testing.T) {
 	t.Parallel()
 	l, records := deliveredLine(t, 100)

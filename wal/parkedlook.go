@@ -29,6 +29,38 @@ type ParkedCount struct {
 const readableSQL = `SELECT to_json(coalesce(bool_and(has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, '%s')), false))::text
 	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'outboxcdc' AND c.relname = 'parked'`
 
+// AsideRow is a row that was put aside instead of being sent.
+type AsideRow struct {
+	Event   []byte // its id
+	Dropped bool   // somebody asked for that; else it is parked
+}
+
+// Aside gives the rows with an id that are parked for the slot, and those that were
+// dropped within some days. told is false where the role may not know.
+func (t *Tables) Aside(ctx context.Context) (rows []AsideRow, told bool, err error) {
+	there, _, err := fetchOne[bool](ctx, t.pg, parkedThereSQL)
+	if err != nil || !there {
+		return nil, err == nil, err
+	}
+	readable, _, err := fetchOne[bool](ctx, t.pg, fmt.Sprintf(readableSQL, "SELECT"))
+	if err != nil || !readable {
+		return nil, false, err
+	}
+	type form struct {
+		Event   hexBytes `json:"event_id"`
+		Dropped bool     `json:"dropped"`
+	}
+	all, err := fetch[form](ctx, t.pg, "SELECT row_to_json(a)::text FROM (SELECT event_id, state = '"+ParkedDropped+"' AS dropped FROM outboxcdc.parked "+
+		"WHERE slot = "+quoteText(t.config.Slot)+" AND system = (SELECT system_identifier::text FROM pg_control_system()) AND event_id IS NOT NULL AND state <> '"+ParkedSent+"') a")
+	for _, f := range all {
+		rows = append(rows, AsideRow{Event: f.Event, Dropped: f.Dropped})
+	}
+	return rows, err == nil, err
+}
+
+// parkedThereSQL says whether there is a table of parked rows, to anybody.
+const parkedThereSQL = `SELECT to_json(EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'outboxcdc' AND c.relname = 'parked'))::text`
+
 // parkedCount is of one moment: what is asked for is not done before it is counted.
 type parkedCount struct {
 	ParkedCount

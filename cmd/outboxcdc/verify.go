@@ -33,7 +33,7 @@ topics. Give --table and all that says how rows become events as the stream has 
 
 It exits with 0 when every row's event is there, in order; with 3 when one is
 missing, altered or out of order; with 1 when that cannot be told yet, because the
-slot has not confirmed the rows. Redelivered events are what "at least once" means
+slot has not confirmed the rows, or rows are parked. Redelivered events are what "at least once" means
 and no fault.
 
 A row that was deleted is not looked for. A row from before the slot was made was
@@ -163,6 +163,8 @@ func printReport(out io.Writer, r *verify.Report) error {
 		{r.Present, "rows whose event is there"},
 		{r.Missing, "rows missing"},
 		{r.Altered, "rows whose event is another than the row says"},
+		{r.Parked, "rows that are parked, not there"},
+		{r.Dropped, "rows that were parked and dropped on request, not there"},
 		{r.Disordered, "records out of order within their aggregate"},
 		{r.Unmappable, "rows that no event can be made of"},
 		{r.Unsettled, "rows not there, and not confirmed by the slot either"},

@@ -21,10 +21,11 @@ func (r *run) compare() error {
 func (r *run) forget() {
 	p := &r.report
 	p.Present, p.Missing, p.Altered, p.Unsettled, p.Expired = 0, 0, 0, 0, 0
+	p.Unmappable, p.Parked, p.Dropped = r.nameless, 0, 0
 	p.Disordered, p.Redelivered, p.Duplicates, p.Rowless = 0, 0, 0, 0
 	kept := []Example{}
 	for _, e := range p.Examples {
-		if e.Kind == Unmappable || e.Kind == Foreign {
+		if e.Kind == Unmappable && e.identity == r.identity(nil) || e.Kind == Foreign {
 			kept = append(kept, e)
 		}
 	}
@@ -50,7 +51,7 @@ func (r *run) compareEvents(number int, again *bitmap) error {
 			s = &sighting{}
 			seen[e.identity] = s
 		}
-		if e.kind == kindRow {
+		if e.kind != kindRecord {
 			s.row = &e
 			return
 		}
@@ -88,9 +89,18 @@ func (r *run) judge(s *sighting) {
 		r.report.Rowless++
 	case s.same:
 		r.report.Present++
-	case s.record:
+	case s.record && s.row.kind == kindRow:
 		r.report.Altered++
 		r.report.example(r.rowExample(Altered, s.row))
+	case r.aside[s.row.identity] == Parked:
+		r.report.Parked++
+		r.report.example(r.rowExample(Parked, s.row))
+	case r.aside[s.row.identity] == Dropped:
+		r.report.Dropped++
+		r.report.example(r.rowExample(Dropped, s.row))
+	case s.row.kind == kindUnmappable:
+		r.report.Unmappable++
+		r.report.example(r.rowExample(Unmappable, s.row))
 	case r.mayBeRemoved(s.row):
 		r.report.Expired++
 		r.report.example(r.rowExample(Expired, s.row))

@@ -147,6 +147,7 @@ const (
 const (
 	kindRow = iota + 1
 	kindRecord
+	kindUnmappable // a row that no event can be made of; it has no content
 )
 
 // event is an event entry, decoded.

@@ -19,6 +19,8 @@ const (
 	Foreign    Kind = "foreign"      // a record that outboxcdc did not write
 	Unsettled  Kind = "unsettled"    // a row whose event is not there and may still come
 	Expired    Kind = "expired"      // a row whose event is not there, where retention removes records
+	Parked     Kind = "parked"       // a row that the stream has put aside, and its event is not there
+	Dropped    Kind = "dropped"      // a row that was put aside and then dropped on request
 )
 
 // Example says where one finding is. It never holds a key or a payload.
@@ -49,6 +51,8 @@ type Report struct {
 	Unmappable int64 `json:"unmappable"`   // rows that stop a stream
 	Unsettled  int64 `json:"unsettled"`    // rows whose event is not there, and the slot is not past them
 	Expired    int64 `json:"expired"`      // rows whose event is not there, and retention may have removed it
+	Parked     int64 `json:"parked"`       // rows whose event is not there, because the stream has put them aside
+	Dropped    int64 `json:"dropped"`      // rows whose event is not there, because somebody asked for that
 	Disordered int64 `json:"out_of_order"` // first deliveries behind a later event of the aggregate
 
 	Redelivered int64 `json:"redelivered"` // records of the same event and position: at least once
@@ -64,7 +68,7 @@ type Report struct {
 
 // Err is nil when every row's event is there, in order. It is an operator error when
 // one is missing, altered or out of order, and a transient one when that cannot be
-// told yet.
+// told yet or depends on what becomes of parked rows.
 func (r *Report) Err() error {
 	switch {
 	case r.Missing+r.Altered+r.Disordered+r.Unmappable > 0:
@@ -77,6 +81,12 @@ func (r *Report) Err() error {
 			Class:  fault.Transient,
 			Err:    fmt.Errorf("%d rows are not on the topics, and the slot has not confirmed them either", r.Unsettled),
 			Advice: "let the stream run until the slot is past " + r.Snapshot + ", and verify again",
+		}
+	case r.Parked > 0:
+		return &fault.Error{
+			Class:  fault.Transient,
+			Err:    fmt.Errorf("%d rows are parked, and not on the topics", r.Parked),
+			Advice: "`outboxcdc dlq list` says why; when that is mended, `outboxcdc dlq retry` sends them",
 		}
 	default:
 		return nil

@@ -26,6 +26,9 @@ func (r *run) readTopics(ctx context.Context) error {
 		return err
 	}
 	r.report.Notes = []string{}
+	if r.denied {
+		r.report.note("rows that are parked count as missing: the role may not read outboxcdc.parked")
+	}
 	for _, topic := range absent {
 		r.report.note("topic %s does not exist", topic)
 	}

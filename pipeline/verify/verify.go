@@ -91,8 +91,10 @@ type run struct {
 	events *spool
 	orders *spool
 	topics map[string]bool
-	known  string   // the last topic that was put into topics
-	names  []string // topics in the order in which records came from them
+	known  string          // the last topic that was put into topics
+	aside  map[digest]Kind // rows that the stream has put aside: Parked or Dropped
+	denied bool            // nobody may say which those are
+	names  []string        // topics in the order in which records came from them
 	parts  map[part]*partition
 
 	report   Report
@@ -100,6 +102,7 @@ type run struct {
 	anything bool  // compaction may have removed anything
 	snapshot wal.LSN
 	settled  bool
+	nameless int64 // rows without an id, which no event can be made of
 	scratch  []byte
 	messages []sink.Message
 }
@@ -253,18 +256,21 @@ func (r *run) addRow(table int, shape *wal.Shape, columns [][]byte) error {
 	var err error
 	r.messages, err = r.mapper.Map([]wal.Row{{Table: table, Shape: shape, Columns: columns}}, r.messages[:0])
 	switch {
-	case fault.Classify(err) == fault.Data || columns[at.id] == nil:
-		r.report.Unmappable++
+	case columns[at.id] == nil:
+		r.nameless++
 		r.report.example(r.rowExample(Unmappable, &e))
 		return nil
+	case fault.Classify(err) == fault.Data:
+		e.kind = kindUnmappable
 	case err != nil:
 		return err
-	}
-	m := &r.messages[0]
-	e.content = r.hasher.message(m)
-	if m.Topic != r.known {
-		r.known = m.Topic
-		r.topics[m.Topic] = true
+	default:
+		m := &r.messages[0]
+		e.content = r.hasher.message(m)
+		if m.Topic != r.known {
+			r.known = m.Topic
+			r.topics[m.Topic] = true
+		}
 	}
 	r.scratch = e.append(r.scratch[:0])
 	return r.events.put(r.scratch)
@@ -317,6 +323,25 @@ func (r *run) look(ctx context.Context) error {
 	r.report.Confirmed = ""
 	if ok {
 		r.report.Confirmed = slot.Confirmed.String()
+	}
+	return r.lookAside(ctx)
+}
+
+// lookAside learns which rows the stream has put aside. A row is put aside before the
+// slot is past it, and sent from there before it is noted as sent: what is asked between
+// the slot and the ends of the topics is neither on its way nor there unseen.
+func (r *run) lookAside(ctx context.Context) error {
+	rows, told, err := r.tables.Aside(ctx)
+	if err != nil {
+		return err
+	}
+	r.denied, r.aside = !told, make(map[digest]Kind, len(rows))
+	for i := range rows {
+		kind := Parked
+		if rows[i].Dropped {
+			kind = Dropped
+		}
+		r.aside[r.identity(rows[i].Event)] = kind
 	}
 	return nil
 }

@@ -102,21 +102,29 @@ func TestEachDefectIsCountedAsWhatItIs(t *testing.T) {
 		records []*sink.Record
 		start   int64
 		doubt   bool // the slot is not past the snapshot
+		aside   map[string]Kind
 		want    Report
 		exit    int
 	}{
-		"all is well":         {records: []*sink.Record{first, second, third}, want: Report{Present: 3}},
-		"missing":             {records: []*sink.Record{first, third}, want: Report{Present: 2, Missing: 1}, exit: 3},
-		"perhaps on its way":  {records: []*sink.Record{first, third}, doubt: true, want: Report{Present: 2, Unsettled: 1}, exit: 1},
-		"swapped":             {records: []*sink.Record{first, third, second}, want: Report{Present: 3, Disordered: 1}, exit: 3},
-		"altered":             {records: []*sink.Record{first, altered, third}, want: Report{Present: 2, Altered: 1}, exit: 3},
-		"redelivered":         {records: []*sink.Record{first, second, third, second, third}, want: Report{Present: 3, Redelivered: 2}},
-		"a redelivery first":  {records: []*sink.Record{first, second, first, second, third}, want: Report{Present: 3, Redelivered: 2}},
-		"at another position": {records: []*sink.Record{first, second, third, again}, want: Report{Present: 3, Duplicates: 1}},
-		"foreign":             {records: []*sink.Record{first, second, foreign, third}, want: Report{Present: 3, Foreign: 1}},
-		"foreign is no event": {records: []*sink.Record{first, foreign, third}, want: Report{Present: 2, Missing: 1, Foreign: 1}, exit: 3},
-		"row deleted":         {records: []*sink.Record{first, second, stranger, third}, want: Report{Present: 3, Rowless: 1}},
-		"removed":             {records: []*sink.Record{second, third}, start: 1, want: Report{Present: 2, Expired: 1}},
+		"all is well":        {records: []*sink.Record{first, second, third}, want: Report{Present: 3}},
+		"missing":            {records: []*sink.Record{first, third}, want: Report{Present: 2, Missing: 1}, exit: 3},
+		"perhaps on its way": {records: []*sink.Record{first, third}, doubt: true, want: Report{Present: 2, Unsettled: 1}, exit: 1},
+		"parked":             {records: []*sink.Record{first}, aside: map[string]Kind{f[1].id: Parked, f[2].id: Parked}, want: Report{Present: 1, Parked: 2}, exit: 1},
+		"parked, and in doubt": {
+			records: []*sink.Record{first, third}, aside: map[string]Kind{f[1].id: Parked}, doubt: true,
+			want: Report{Present: 2, Parked: 1}, exit: 1,
+		},
+		"parked and sent since": {records: []*sink.Record{first, second, third}, aside: map[string]Kind{f[1].id: Parked}, want: Report{Present: 3}},
+		"dropped":               {records: []*sink.Record{first, third}, aside: map[string]Kind{f[1].id: Dropped}, want: Report{Present: 2, Dropped: 1}},
+		"swapped":               {records: []*sink.Record{first, third, second}, want: Report{Present: 3, Disordered: 1}, exit: 3},
+		"altered":               {records: []*sink.Record{first, altered, third}, want: Report{Present: 2, Altered: 1}, exit: 3},
+		"redelivered":           {records: []*sink.Record{first, second, third, second, third}, want: Report{Present: 3, Redelivered: 2}},
+		"a redelivery first":    {records: []*sink.Record{first, second, first, second, third}, want: Report{Present: 3, Redelivered: 2}},
+		"at another position":   {records: []*sink.Record{first, second, third, again}, want: Report{Present: 3, Duplicates: 1}},
+		"foreign":               {records: []*sink.Record{first, second, foreign, third}, want: Report{Present: 3, Foreign: 1}},
+		"foreign is no event":   {records: []*sink.Record{first, foreign, third}, want: Report{Present: 2, Missing: 1, Foreign: 1}, exit: 3},
+		"row deleted":           {records: []*sink.Record{first, second, stranger, third}, want: Report{Present: 3, Rowless: 1}},
+		"removed":               {records: []*sink.Record{second, third}, start: 1, want: Report{Present: 2, Expired: 1}},
 		"delivered before the cut": {
 			records: []*sink.Record{third, first, second, third}, start: 3,
 			want: Report{Present: 3, Redelivered: 1},
@@ -128,7 +136,10 @@ func TestEachDefectIsCountedAsWhatItIs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newTestRun(t)
-			r.settled = !c.doubt
+			r.settled, r.aside = !c.doubt, map[digest]Kind{}
+			for id, kind := range c.aside {
+				r.aside[r.identity([]byte(id))] = kind
+			}
 			for i := range f {
 				r.insert(t, i+1, f[i])
 			}
@@ -158,6 +169,35 @@ func TestARowThatStopsAStreamIsNamed(t *testing.T) {
 	}
 	if got := fault.ExitCode(r.report.Err()); got != fault.ExitOperator {
 		t.Errorf("exit %d, want %d", got, fault.ExitOperator)
+	}
+}
+
+func TestARowThatCannotBeMappedMayBeParked(t *testing.T) {
+	r := newTestRun(t)
+	r.insert(t, 42, fact{id: "bad", key: "", payload: "{}"})
+	r.aside = map[digest]Kind{r.identity([]byte("bad")): Parked}
+	for range 2 { // a second comparison counts anew
+		if err := r.compare(); err != nil {
+			t.Fatal(err)
+		}
+		if r.report.Parked != 1 || r.report.Unmappable != 0 || len(r.report.Examples) != 1 || r.report.Examples[0].Kind != Parked {
+			t.Errorf("report %+v, want one row that is parked, and no other fault", r.report)
+		}
+	}
+}
+
+func TestARowWithoutAnIDIsCountedOnceInEachComparison(t *testing.T) {
+	r := newTestRun(t)
+	if err := r.addRow(0, nil, [][]byte{nil, []byte("order"), []byte("a"), []byte("placed"), []byte("{}"), nil, []byte("7"), nil}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.compare(); err != nil {
+			t.Fatal(err)
+		}
+		if r.report.Unmappable != 1 || len(r.report.Examples) != 1 || r.report.Examples[0].Seq != 7 {
+			t.Errorf("report %+v, want row 7 as one that cannot be published", r.report)
+		}
 	}
 }
 

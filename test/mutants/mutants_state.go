@@ -133,6 +133,21 @@ var stateMutants = []mutant{
 		pkg: "./test", test: "TestPruneDeletesOnlyWhatIsDeliveredAndOld",
 	},
 	{
+		name: "verify: a parked row counts as missing",
+		file: "pipeline/verify/compare.go", old: "case r.aside[s.row.identity] == Parked:", new: "case false:",
+		pkg: "./pipeline/verify", test: "TestEachDefectIsCountedAsWhatItIs",
+	},
+	{
+		name: "verify: a row that was dropped on request counts as missing",
+		file: "wal/parkedlook.go", old: `AND event_id IS NOT NULL AND state <> '"+ParkedSent+"')`, new: `AND event_id IS NOT NULL AND state <> '"+ParkedDropped+"')`,
+		pkg: "./test", test: "TestVerifyTellsParkedRowsFromMissingOnes",
+	},
+	{
+		name: "verify: a row that cannot be mapped is counted again by each comparison",
+		file: "pipeline/verify/compare.go", old: "p.Unmappable, p.Parked, p.Dropped = r.nameless, 0, 0", new: "p.Parked, p.Dropped = 0, 0",
+		pkg: "./pipeline/verify", test: "TestARowWithoutAnIDIsCountedOnceInEachComparison",
+	},
+	{
 		name: "kafka store: an earlier position behind a later one counts",
 		file: "checkpoint/kafka_log.go", old: "if s.saved == nil || replaces || follow(*s.saved, e.Position) == nil {", new: "if true || replaces {",
 		pkg: "./checkpoint", test: "TestAnEarlierPositionBehindALaterOneIsPassedOver",
