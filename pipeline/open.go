@@ -434,25 +434,29 @@ func (r *Runner) trail(ctx context.Context) error {
 }
 
 // watch looks at slot and publication from a connection of its own.
+//
+// A slot that stands behind what we confirm is not ours any more: nobody else can move it
+// while we stream from it. As a rule a successor does, while we were frozen; the stream
+// learns that its connection has gone after us, where it waits for the broker. The next
+// session compares the slot with what is saved, and so tells a successor from a stranger.
 func (r *Runner) watch(ctx context.Context, stream *wal.Stream, keeper *saver) error {
-	watching, notice := context.WithCancelCause(ctx)
-	defer notice(nil)
+	watching, leave := context.WithCancel(ctx)
+	defer leave()
 	told := map[string]bool{}
+	var moved error
 	err := wal.Watch(watching, r.config.Wal, r.config.WatchInterval, &r.memory, func(seen wal.WatchState) {
 		r.board.look(seen)
 		r.tell(told)
 		keeper.offer(seen.Sample)
-		// Looked at before our own position, which only grows: so a slot that is
-		// ahead was moved by someone else.
+		// Looked at before our own position, which only grows.
 		if confirmed := stream.Confirmed(); seen.Slot.Confirmed > confirmed {
-			notice(fault.NewOperator(
-				fmt.Errorf("slot %s was moved to %v by someone else while only what is before %v is confirmed",
-					seen.Slot.Name, seen.Slot.Confirmed, confirmed),
-				"find who advanced it; outboxcdc recover --slot "+seen.Slot.Name+" sends from the table what may be missing in between"))
+			moved = fmt.Errorf("slot %s stands at %v while this instance has confirmed what is before %v: another one has taken over, or somebody moved it",
+				seen.Slot.Name, seen.Slot.Confirmed, confirmed)
+			leave()
 		}
 	})
-	if cause := context.Cause(watching); fault.Classify(cause) == fault.Operator {
-		return cause
+	if moved != nil && ctx.Err() == nil {
+		return moved
 	}
 	if fault.Classify(err) == fault.Operator {
 		keeper.delivered.distrusted.Store(true)

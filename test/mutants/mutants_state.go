@@ -6,6 +6,11 @@ package main
 //nolint:gochecknoglobals // a table
 var stateMutants = []mutant{
 	{
+		name: "watch: a successor's slot is the operator's matter",
+		file: "pipeline/open.go", old: "\t\treturn moved\n", new: "\t\treturn fault.NewOperator(moved, \"\")\n",
+		pkg: "./pipeline", test: "TestASlotThatMovedIsTheOperatorsOnlyWhereNobodySavedThat",
+	},
+	{
 		name: "start: a slot that was invalidated is accepted",
 		file: "pipeline/verdict.go", old: "if e.slot.Lost() {", new: "if false {",
 		pkg: "./pipeline", test: "TestGapsAreRefusedWithTheirRange",
