@@ -231,6 +231,25 @@ func TestASkippedRowAtTheEndOfTheLogIsSaved(t *testing.T) {
 	})
 }
 
+// TestWhatWasRefusedIsForgottenOnceItIsPassed bounds what a process remembers in its life.
+func TestWhatWasRefusedIsForgottenOnceItIsPassed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newAsideRun(t, "all")
+		x.broker.refuses = map[string]bool{"x": true}
+		var batches []wal.Batch
+		for end := wal.LSN(0x1100); end < 0x1600; end += 0x100 {
+			batches = append(batches, batchOf(end, "x", "a"))
+			x.untilDone(t, batches)
+		}
+		if n := len(x.runner.refusals.blamed); n > 1 {
+			t.Errorf("%d refusals are remembered, want that of the last row at the most: the others are never read again", n)
+		}
+		if skipped := x.runner.Stats().Skipped; skipped != 5 {
+			t.Errorf("%d rows are skipped, want 5", skipped)
+		}
+	})
+}
+
 func TestWhatTheBrokerRefusesIsFoundAmongManyAndOnlyThatIsSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newAsideRun(t, "all")

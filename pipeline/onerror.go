@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/sink"
@@ -81,6 +82,11 @@ func (r *refusals) blame(at wal.Place, why *sink.RefusalError) {
 		r.blamed = make(map[wal.Place]*sink.RefusalError)
 	}
 	r.blamed[at] = why
+}
+
+// forget lets go of rows that are not read again by a session that starts at from.
+func (r *refusals) forget(from wal.LSN) {
+	maps.DeleteFunc(r.blamed, func(at wal.Place, _ *sink.RefusalError) bool { return at.Commit < from })
 }
 
 // learn takes from the error of a session that has sent rows up to reached what the next

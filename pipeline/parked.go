@@ -110,7 +110,11 @@ func (r *Runner) nothingParked(ctx context.Context, conn *wal.Conn, system strin
 
 // load prepares for a session that starts at from.
 func (a *aside) load(ctx context.Context, from wal.LSN) error {
-	if a == nil || a.parked == nil {
+	if a == nil {
+		return nil
+	}
+	a.refusals.forget(from)
+	if a.parked == nil {
 		return nil
 	}
 	a.read = from

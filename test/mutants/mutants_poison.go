@@ -7,6 +7,11 @@ const poisonSimulation = "TestSimulatedWorldsParkAndBringBackInOrder"
 //nolint:gochecknoglobals // a table
 var poisonMutants = []mutant{
 	{
+		name: "refused: what was refused is remembered for good",
+		file: "pipeline/parked.go", old: "\ta.refusals.forget(from)\n", new: "",
+		pkg: "./pipeline", test: "TestWhatWasRefusedIsForgottenOnceItIsPassed",
+	},
+	{
 		name: "park: parked rows trouble nobody",
 		file: "pipeline/trouble.go", old: "if s.ParkedRows > 0 {", new: "if false {",
 		pkg: "./pipeline", test: "TestTroublesAreToldWhileEventsShouldFlow",
