@@ -156,13 +156,16 @@ func TestEveryTableOfOursHasItsRights(t *testing.T) {
 			made[found[1]] = true
 		}
 	}
+	named := map[string]bool{}
 	for _, right := range StreamRights() {
 		if !made[right.Table] {
 			t.Errorf("table %s has rights, and no migration makes it", right.Table)
 		}
-		delete(made, right.Table)
+		named[right.Table] = true
 	}
 	for table := range made {
-		t.Errorf("no right on table outboxcdc.%s is named in StreamRights", table)
+		if !named[table] {
+			t.Errorf("no right on table outboxcdc.%s is named in StreamRights", table)
+		}
 	}
 }

@@ -29,15 +29,21 @@ type Right struct {
 
 // StreamRights are what the streaming role needs in the schema outboxcdc, table by
 // table. A migration that makes a table there has a line here.
+//
+// DELETE for `outboxcdc drop` gives the role no power that it lacks without: it may write
+// any position, and drop the slot that the position is of.
 func StreamRights() []Right {
 	return []Right{
 		{"checkpoint", "SELECT, INSERT, UPDATE", true},
+		{"checkpoint", "DELETE", false}, // drop
 		{"history", "SELECT, INSERT, UPDATE, DELETE", true},
 		{"migration", "SELECT", false},
 		{"outbox_table", "SELECT, INSERT, UPDATE", true},
+		{"outbox_table", "DELETE", false},                   // drop
 		{"parked", "SELECT, INSERT, UPDATE, DELETE", false}, // --on-error park
 		{"replay", "SELECT, INSERT, UPDATE", false},
 		{"unsure", "SELECT, INSERT", true},
+		{"unsure", "DELETE", false}, // drop
 	}
 }
 

@@ -13,12 +13,14 @@ import (
 
 // Drop removes what a stream has in the database and in its store: the slot with its
 // bookmarks and its replay window, the publication, and the saved position with its
-// history. Tables and topics stay. approve is shown what there is, and its error ends
-// everything before anything is removed; say is told of each thing that is gone.
+// history. Tables and topics stay, and a publication that another slot may read with or
+// that is another role's. approve is shown what goes and what stays, and its error ends
+// everything before anything is removed, as a right does that is missing; say is told of
+// each thing that is gone.
 //
 // The slot goes first: should this end in the middle, a stream finds its position
 // without a slot, which it refuses, and never a slot without its position.
-func Drop(ctx context.Context, config Config, approve func(there []string) error, say func(removed string)) error {
+func Drop(ctx context.Context, config Config, approve func(goes, stays []string) error, say func(removed string)) error {
 	config.setDefaults()
 	if err := errors.Join(config.Wal.Validate(), checkpoint.CheckURL(config.Checkpoint)); err != nil {
 		return err
@@ -33,13 +35,14 @@ func Drop(ctx context.Context, config Config, approve func(there []string) error
 			return err
 		}
 		if len(d.all) == 0 {
-			return fault.NewOperator(fmt.Errorf("there is no slot %s, no publication and no position to remove", config.Wal.Slot), "check --slot and --database-url")
+			nothing := strings.Join(append([]string{fmt.Sprintf("there is no slot %s, no publication and no position to remove", config.Wal.Slot)}, d.kept...), " ")
+			return fault.NewOperator(errors.New(nothing), "check --slot and --database-url")
 		}
-		var there []string
+		var goes []string
 		for _, t := range d.all {
-			there = append(there, t.name)
+			goes = append(goes, t.name)
 		}
-		if err := approve(append(there, d.kept...)); err != nil {
+		if err := approve(goes, d.kept); err != nil {
 			return err
 		}
 		for _, t := range d.all {
@@ -106,13 +109,17 @@ func (d *dropping) look(ctx context.Context) error {
 func (d *dropping) registration(ctx context.Context) error {
 	at, there, err := d.conn.Streamed(ctx)
 	if err == nil && there {
+		if err := d.conn.CheckDelete(ctx, "outbox_table", "unsure"); err != nil {
+			return err
+		}
 		d.all = append(d.all, thing{fmt.Sprintf("the note that it was streamed from %v on", at), d.conn.Unregister})
 	}
 	return err
 }
 
 // publication stays while another slot of the database may read with it: that one
-// could then never be read again.
+// could then never be read again. It stays, too, where it is not ours: it was made by the
+// owner of the tables, and the role that streams is another.
 func (d *dropping) publication(ctx context.Context, others []string) error {
 	there, err := d.conn.HasPublication(ctx)
 	if err != nil || !there {
@@ -120,6 +127,14 @@ func (d *dropping) publication(ctx context.Context, others []string) error {
 	}
 	if len(others) > 0 {
 		d.kept = append(d.kept, fmt.Sprintf("(publication %s stays: slot %s may read with it)", d.config.Wal.Publication, strings.Join(others, ", ")))
+		return nil
+	}
+	owns, err := d.conn.OwnsPublication(ctx)
+	if err != nil {
+		return err
+	}
+	if !owns {
+		d.kept = append(d.kept, fmt.Sprintf("(publication %s stays: its owner may run `outboxcdc drop` after this to remove it)", d.config.Wal.Publication))
 		return nil
 	}
 	d.all = append(d.all, thing{
@@ -137,6 +152,11 @@ func (d *dropping) position(ctx context.Context) error {
 	historian, ok := d.store.(checkpoint.Historian)
 	if err != nil || !ok {
 		return err
+	}
+	if _, inDatabase := d.store.(checkpoint.Entitled); inDatabase {
+		if err := d.conn.CheckDelete(ctx, "checkpoint", "history"); err != nil {
+			return err
+		}
 	}
 	d.all = append(d.all, thing{fmt.Sprintf("saved position %v and its history", saved.LSN), historian.Delete})
 	return nil

@@ -107,6 +107,16 @@ func (c *Conn) HasPublication(ctx context.Context) (bool, error) {
 	return there[0], nil
 }
 
+// OwnsPublication says whether the role may drop the publication, which must be there.
+func (c *Conn) OwnsPublication(ctx context.Context) (bool, error) {
+	owns, _, err := fetchOne[bool](ctx, c.pg,
+		"SELECT to_json(pg_has_role(pubowner, 'USAGE'))::text FROM pg_publication WHERE pubname = "+quoteText(c.config.Publication))
+	if err != nil {
+		return false, fmt.Errorf("look who owns publication %s: %w", displayName(c.config.Publication), err)
+	}
+	return owns, nil
+}
+
 // DropPublication removes the publication. A slot that has not read all of its log
 // can then never be read on.
 func (c *Conn) DropPublication(ctx context.Context) error {

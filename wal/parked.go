@@ -132,8 +132,14 @@ func (p *Parking) use(ctx context.Context, what string, do func(ctx context.Cont
 			Advice: "look at its load, its disk and the locks on outboxcdc.parked",
 		}
 	}
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42501" { // insufficient_privilege
+		return fault.NewOperator(fmt.Errorf("%s: %w", what, err), parkingGrant)
+	}
 	return fmt.Errorf("%s: %w", what, setUpFault(err))
 }
+
+// parkingGrant is what the table of parked rows wants, for streams and for who looks.
+const parkingGrant = "GRANT SELECT, INSERT, UPDATE, DELETE ON outboxcdc.parked TO the role of --database-url, and USAGE on its schema"
 
 // change runs SQL that is durable on return, even where the role or the database has
 // synchronous_commit off. No standby is waited for, as one may be a stream of ours. It

@@ -84,7 +84,7 @@ func (c *Conn) CheckParking(ctx context.Context) (fault.Finding, error) {
 	able, _, err := fetchOne[bool](ctx, c.pg, fmt.Sprintf(readableSQL, "SELECT, INSERT, UPDATE, DELETE"))
 	if err == nil && !able {
 		f.Severity, f.Problem = fault.Failure, "it is missing, or the role may not use it, and --on-error is park"
-		f.Fix = "run `outboxcdc init`; then GRANT SELECT, INSERT, UPDATE, DELETE ON outboxcdc.parked TO the role of --database-url, and USAGE on its schema"
+		f.Fix = "run `outboxcdc init`; then " + parkingGrant
 	}
 	return f, err
 }

@@ -26,7 +26,7 @@ func setUpFault(err error) error {
 		return fault.NewOperator(fmt.Errorf("%w: %w", ErrNotSetUp, err), "run `outboxcdc init`")
 	case "42501": // insufficient_privilege
 		return fault.NewOperator(fmt.Errorf("%w: %w", ErrNotSetUp, err),
-			"have the owner of the schema outboxcdc grant the role what `outboxcdc init --print-sql` names")
+			"have the owner of the schema outboxcdc run `outboxcdc init --role` with the role of --database-url, which grants it what is missing")
 	default:
 		return Fault(err)
 	}
@@ -110,6 +110,23 @@ func (c *Conn) Unregister(ctx context.Context) error {
 		return fmt.Errorf("forget that slot %s was streamed from: %w", c.config.Slot, setUpFault(err))
 	}
 	return nil
+}
+
+// CheckDelete gives an operator error with the GRANT when the role may not delete from
+// tables of the schema outboxcdc. One that is not there is not missed.
+func (c *Conn) CheckDelete(ctx context.Context, tables ...string) error {
+	lacks, err := fetch[string](ctx, c.pg, fmt.Sprintf(`SELECT to_json('outboxcdc.' || t.relname)::text FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
+		WHERE n.nspname = 'outboxcdc' AND t.relname = ANY (%s) AND NOT (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(t.oid, 'DELETE'))
+		ORDER BY t.relname`, quoteTexts(tables)))
+	if err != nil {
+		return fmt.Errorf("look at the rights in schema outboxcdc: %w", err)
+	}
+	if len(lacks) == 0 {
+		return nil
+	}
+	all, role := strings.Join(lacks, ", "), quoteName(c.user)
+	return fault.NewOperator(fmt.Errorf("role %s may not delete from %s", displayName(c.user), all),
+		fmt.Sprintf("have the owner of the schema run `outboxcdc init --role %s`, or: GRANT USAGE ON SCHEMA outboxcdc TO %s; GRANT DELETE ON %s TO %[2]s", c.user, role, all))
 }
 
 // RegisterSQL are the statements that Register runs where something may be saved. They

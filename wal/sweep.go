@@ -189,7 +189,7 @@ func (t *Tables) dropPartition(ctx context.Context, l leaf, s Sweep) (dropped bo
 func (t *Tables) sweepFault(target Table, s Sweep, err error) error {
 	doing, right := "delete sent rows of", "DELETE"
 	if s.Mark != "" {
-		doing, right = "mark sent rows of", "UPDATE"
+		doing, right = "mark sent rows of", "UPDATE ("+quoteName(s.Mark)+")" // of no other column
 	}
 	err = fmt.Errorf("%s table %s: %w", doing, target.display(), err)
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42501" {

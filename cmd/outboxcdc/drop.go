@@ -49,12 +49,17 @@ func (p *program) drop(c *cli.Context) error {
 	}
 	ctx, done := p.untilSignal(c.Context)
 	defer done()
-	approve := func(there []string) error {
+	approve := func(goes, stays []string) error {
+		if yes == "" {
+			for _, name := range goes {
+				fmt.Fprintf(p.out, "there is %s\n", name) //nolint:errcheck // the question fails then too
+			}
+		}
+		for _, sentence := range stays {
+			fmt.Fprintln(p.out, sentence) //nolint:errcheck // as above, or the answer does not hang on it
+		}
 		if yes != "" {
 			return nil
-		}
-		for _, name := range there {
-			fmt.Fprintf(p.out, "there is %s\n", name) //nolint:errcheck // the question fails then too
 		}
 		return p.ask("to remove it, type the slot's name: ", config.Wal.Slot)
 	}

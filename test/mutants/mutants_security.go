@@ -134,6 +134,36 @@ var securityMutants = []mutant{
 		pkg: "./test", test: "TestRolesAreMade",
 	},
 	{
+		name: "security: the streaming role may not drop what it has saved",
+		file: "migrations/roles.go", old: "\t\t{\"checkpoint\", \"DELETE\", false}, // drop\n", new: "",
+		pkg: "./test", test: "TestTheStreamingRoleMaySkipAndDrop",
+	},
+	{
+		name: "security: the streaming role may not forget that it streamed",
+		file: "migrations/roles.go", old: "\t\t{\"unsure\", \"DELETE\", false}, // drop\n", new: "",
+		pkg: "./test", test: "TestTheStreamingRoleMaySkipAndDrop",
+	},
+	{
+		name: "security: a drop without the rights for it begins",
+		file: "pipeline/drop.go", old: "\"checkpoint\", \"history\"); err != nil {", new: "\"checkpoint\", \"history\"); err != nil && false {",
+		pkg: "./test", test: "TestTheStreamingRoleMaySkipAndDrop",
+	},
+	{
+		name: "security: another's publication is dropped, or tried to",
+		file: "pipeline/drop.go", old: "\tif !owns {", new: "\tif !owns && false {",
+		pkg: "./test", test: "TestTheStreamingRoleMaySkipAndDrop",
+	},
+	{
+		name: "security: who may not see parked rows is not told how to",
+		file: "wal/parked.go", old: "ok && refused.Code == \"42501\" {", new: "ok && refused.Code == \"\" {",
+		pkg: "./test", test: "TestTheStreamingRoleMaySettle",
+	},
+	{
+		name: "security: a mark is said to want every column",
+		file: "wal/sweep.go", old: "\"UPDATE (\"+quoteName(s.Mark)+\")\"", new: "\"UPDATE\"",
+		pkg: "./test", test: "TestTheStreamingRoleMayLet",
+	},
+	{
 		name: "security: a table of ours has no rights",
 		file: "migrations/roles.go", old: "\t\t{\"unsure\", \"SELECT, INSERT\", true},\n", new: "",
 		pkg: "./migrations", test: "TestEveryTableOfOurs",
