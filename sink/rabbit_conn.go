@@ -34,7 +34,7 @@ func (s *rabbitSettings) connect(ctx context.Context, o Options) (*rabbitConn, e
 		if err == nil {
 			return conn, nil
 		}
-		err = rabbitError(fmt.Errorf("connect to rabbitmq at %s: %w", broker, err))
+		err = s.loginError(fmt.Errorf("connect to rabbitmq at %s: %w", broker, err), secure)
 		if fault.Classify(err) == fault.Operator {
 			return nil, err
 		}
@@ -143,6 +143,23 @@ func (c *rabbitConn) bye() {
 	c.CloseDeadline(time.Now().Add(patience)) //nolint:errcheck // it may be broken
 	last.Stop()
 	c.socket.Close()
+}
+
+// loginError is rabbitError while we introduce ourselves. Where our certificate says who
+// we are, passwords are no part of it, and users are the broker's names for certificates.
+func (s *rabbitSettings) loginError(err error, secure *tls.Config) error {
+	closed, ok := errors.AsType[*amqp.Error](err)
+	switch {
+	case !s.external || !ok:
+		return rabbitError(err)
+	case errors.Is(err, amqp.ErrSASL):
+		return fault.NewOperator(err, "the broker offers no login by certificate: rabbitmq-plugins enable rabbitmq_auth_mechanism_ssl, have auth_mechanisms.1 = EXTERNAL in its configuration, and let nobody between end TLS")
+	case closed.Code == amqp.AccessRefused:
+		return fault.NewOperator(err, fmt.Sprintf("our certificate is of %s: make the user that the broker takes that for, or for its common name where ssl_cert_login_from says so, with rabbitmqctl add_user, clear_password and set_permissions",
+			secure.Certificates[0].Leaf.Subject))
+	default:
+		return rabbitError(err)
+	}
 }
 
 // rabbitError gives err a class where who we are, or what is set up in the broker, is

@@ -117,12 +117,16 @@ func (a *authority) store(tb testing.TB, changes ...func(*x509.Certificate)) map
 }
 
 // keystore is a file with a client's certificate and key.
-func (a *authority) keystore(tb testing.TB, until time.Time) string {
+func (a *authority) keystore(tb testing.TB, until time.Time, changes ...func(*x509.Certificate)) string {
 	tb.Helper()
-	certificate := a.sign(tb, &x509.Certificate{
+	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "outboxcdc"},
 		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: until, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
+	}
+	for _, change := range changes {
+		change(template)
+	}
+	certificate := a.sign(tb, template)
 	var both bytes.Buffer
 	for _, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}, keyBlock(tb, certificate)} {
 		if err := pem.Encode(&both, block); err != nil {

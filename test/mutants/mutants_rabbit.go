@@ -51,6 +51,16 @@ var rabbitMutants = []mutant{
 		pkg: "./test", test: "TestRabbitSinkVerifiesTheBrokersCertificate",
 	},
 	{
+		name: "rabbit: who has a certificate logs in as guest",
+		file: "sink/rabbit_conn.go", old: "\t\treturn &amqp.ExternalAuth{}\n", new: "\t\treturn &amqp.PlainAuth{Username: s.username, Password: s.password}\n",
+		pkg: "./test", test: "TestRabbitSinkLogsIn",
+	},
+	{
+		name: "rabbit: a certificate without a user is answered with passwords",
+		file: "sink/rabbit_conn.go", old: "\tcase !s.external || !ok:", new: "\tcase !s.external || ok || !ok:",
+		pkg: "./test", test: "TestRabbitSinkLogsIn",
+	},
+	{
 		name: "rabbit: a row's header chooses more queues",
 		file: "sink/rabbit_message.go", old: `case "CC", "BCC",`, new: `case "BCC",`,
 		pkg: "./sink", test: "TestARowCannotRouteByItsHeaders",

@@ -12,11 +12,12 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// RabbitServer is a running RabbitMQ: one node without TLS, whose user may do
-// everything in the virtual host "/".
+// RabbitServer is a running RabbitMQ: one node, without TLS unless its Config says so,
+// whose user may do everything in the virtual host "/".
 type RabbitServer struct {
 	machine machine
 	url     string // amqp://user:password@host:port/
+	secure  string // host and port of the listener for TLS; empty when there is none
 	shared  bool   // several tests use it, so none may disturb it
 
 	// ctl runs rabbitmqctl and gives what it printed; nil when the server was given.
@@ -35,7 +36,7 @@ func StartRabbit(ctx context.Context, c Config) (*RabbitServer, error) {
 	if text := os.Getenv(EnvRabbitURL); text != "" {
 		return givenRabbit(ctx, text, c)
 	}
-	if dockerAnswers() {
+	if dockerAnswers() && len(c.Plugins) == 0 {
 		return retried(func() (*RabbitServer, error) { return dockerRabbit(ctx, c) })
 	}
 	r, err := embeddedRabbit(ctx, c)
@@ -47,7 +48,7 @@ func StartRabbit(ctx context.Context, c Config) (*RabbitServer, error) {
 
 // givenRabbit takes the server that the environment names.
 func givenRabbit(ctx context.Context, text string, c Config) (*RabbitServer, error) {
-	if len(c.Settings) > 0 {
+	if len(c.Settings)+len(c.Plugins) > 0 {
 		return nil, fmt.Errorf("this test wants a RabbitMQ with settings of its own, which the one that %s names need not have; unset the variable", EnvRabbitURL)
 	}
 	if _, err := amqp.ParseURI(text); err != nil {
@@ -110,6 +111,9 @@ func (r *RabbitServer) Address() string {
 	}
 	return u.Host
 }
+
+// SecureAddress is the host and port where it listens for TLS; empty when it does not.
+func (r *RabbitServer) SecureAddress() string { return r.secure }
 
 // Log is the end of the server's log.
 func (r *RabbitServer) Log() string { return r.machine.log() }

@@ -206,6 +206,7 @@ const (
 	rabbitNodes           // Erlang's distribution, which rabbitmqctl uses
 	rabbitMapper          // Erlang's port mapper
 	rabbitTools           // rabbitmqctl itself
+	rabbitSecure          // AMQP in TLS
 	rabbitPortsAll        // how many there are
 )
 
@@ -234,10 +235,10 @@ func (n *rabbitNode) script(name string) (string, error) {
 }
 
 // configure writes the files that the server reads.
-func (n *rabbitNode) configure(settings map[string]string) error {
+func (n *rabbitNode) configure(settings map[string]string, plugins []string) error {
 	lines := sorted(settings, func(name, value string) string { return name + " = " + value + "\n" })
 	errs := []error{bequeath(n.place.dir)}
-	for name, text := range map[string]string{"rabbitmq.conf": strings.Join(lines, ""), "plugins": "[].\n"} {
+	for name, text := range map[string]string{"rabbitmq.conf": strings.Join(lines, ""), "plugins": "[" + strings.Join(plugins, ",") + "].\n"} {
 		path := n.place.path(name)
 		errs = append(errs, os.WriteFile(path, []byte(text), 0o600), bequeath(path))
 	}
@@ -273,9 +274,14 @@ func runRabbit(ctx context.Context, home string, c Config) (*RabbitServer, error
 		return nil, err
 	}
 	n := &rabbitNode{place: all, home: home}
+	settings, secure := c.over(rabbitSettings()), ""
+	if settings["ssl_options.certfile"] != "" {
+		secure = loopback(all.ports[rabbitSecure])
+		settings["listeners.ssl.default"] = secure
+	}
 	server, err := n.script(rabbitPackage)
 	if err == nil {
-		err = n.configure(c.over(rabbitSettings()))
+		err = n.configure(settings, c.Plugins)
 	}
 	if err != nil {
 		return nil, errors.Join(err, all.remove())
@@ -286,7 +292,7 @@ func runRabbit(ctx context.Context, home string, c Config) (*RabbitServer, error
 			return n.command(context.Background(), filepath.Join(home, "bin", "epmd"))
 		}),
 	}
-	r := &RabbitServer{machine: m, url: rabbitURL(loopback(all.ports[rabbitClients])), ctl: n.control}
+	r := &RabbitServer{machine: m, url: rabbitURL(loopback(all.ports[rabbitClients])), secure: secure, ctl: n.control}
 	if err := up(ctx, m, r.ready); err != nil {
 		return nil, errors.Join(err, m.remove())
 	}

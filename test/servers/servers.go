@@ -58,6 +58,10 @@ type Config struct {
 	// SASL_SSL. A Kafka that has them is an embedded one.
 	Listeners map[string]string
 
+	// Plugins are those of a RabbitMQ that are switched on. One that has any is an
+	// embedded one, and listens for TLS where ssl_options.certfile is set.
+	Plugins []string
+
 	// Steady asks for a Kafka that runs fast, for measurements, rather than one that
 	// starts fast.
 	Steady bool
@@ -86,6 +90,11 @@ func Setting(name, value string) Option {
 // letters: listener.name.mtls.ssl.client.auth.
 func Listener(name, protocol string) Option {
 	return func(c *Config) { c.Listeners[name] = protocol }
+}
+
+// Plugin switches a plugin of RabbitMQ's own on, such as rabbitmq_auth_mechanism_ssl.
+func Plugin(name string) Option {
+	return func(c *Config) { c.Plugins = append(c.Plugins, name) }
 }
 
 // newConfig is the Config that the options make.
