@@ -124,6 +124,18 @@ func TestRowsThatWereSentAreMarkedOrDeletedWhereAskedFor(t *testing.T) {
 			t.Errorf("the topic holds (-want +got):\n%s", diff)
 		}
 	})
+	// The log has a move from one partition to another as an insert.
+	t.Run("refused where rows would move", func(t *testing.T) {
+		l := bareLine(t, servers.SharedPostgres(t), servers.SharedKafka(t), walName("line"))
+		l.exec(t, `create table outbox (seq bigint generated always as identity, aggregate_type text, aggregate_id text, event_type text, payload jsonb,
+			status text, id uuid default gen_random_uuid(), created_at timestamptz not null default now(), xid xid8 default pg_current_xact_id()) partition by list (lower(status));
+			create table outbox_sent partition of outbox for values in ('sent');
+			create table outbox_rest partition of outbox default`)
+		mustRun(t, append([]string{"init"}, l.flags...)...)
+		r := l.begin(t, often, func(c *pipeline.Config) { c.MarkSent = "status" })
+		l.insert(t, "a", "1")
+		wantClass(t, r.end(t), fault.Operator, "partitioned by status", "sent again")
+	})
 	t.Run("refused without the right", func(t *testing.T) {
 		l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 		r := l.begin(t, often, func(c *pipeline.Config) { c.MarkSent = "status" })

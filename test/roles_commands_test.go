@@ -184,6 +184,52 @@ func TestTheStreamingRoleMayLetRowsGoWhereThatIsGranted(t *testing.T) {
 	goes("select (1 - count(*))::text from outbox where aggregate_id = 'b'", "--delete-sent")
 }
 
+// A partition that is made tomorrow has no grants of its own: those on the table are
+// enough, for what reads rows and for what lets them go.
+func TestTheStreamingRoleNeedsNoRightsOnPartitions(t *testing.T) {
+	t.Parallel()
+	r := newRoles(t, `create table outbox (seq bigint generated always as identity, aggregate_type text, aggregate_id text, event_type text, payload jsonb, headers jsonb,
+		status text, id uuid default gen_random_uuid(), created_at timestamptz not null default now(), xid xid8 default pg_current_xact_id()) partition by range (created_at)`,
+		"create table outbox_old partition of outbox for values from ('2020-01-01') to ('2020-02-01')",
+		"create table outbox_half partition of outbox for values from ('2020-02-01') to ('2020-03-01')",
+		"create table outbox_empty partition of outbox for values from ('2020-03-01') to ('2020-04-01')",
+		"create table outbox_rest partition of outbox default")
+	r.asStreamer()
+	for id, created := range map[string]string{"1": "2020-01-15", "2": "2020-02-15", "3": "2030-01-15"} {
+		r.exec(t, "insert into outbox (aggregate_type, aggregate_id, event_type, payload, created_at) values ('order', $1, 'raised', '1', $2::text::timestamptz)", id, created)
+	}
+	stop := func(s *streamer) {
+		t.Helper()
+		if status := s.stop(t); status != 0 {
+			t.Fatalf("the stream ended with %d:\n%s", status, s.log)
+		}
+	}
+	s := r.stream(t)
+	eventually(t, time.Minute, "all rows are known to be sent", func() bool {
+		return slices.Equal(firstColumn(t, r.sql, "select distinct status from outboxcdc.outbox_status"), []string{"SENT"})
+	})
+	stop(s)
+	if out := mustRun(t, slices.Concat([]string{"status"}, r.flags)...); !strings.Contains(out, "public.outbox: 0 wait") {
+		t.Errorf("status says:\n%s", out)
+	}
+	sink := []string{"--sink", "kafka://" + strings.Join(r.kafka.Bootstrap(), ","), "--topic", r.topic}
+	mustRun(t, slices.Concat([]string{"verify"}, sink, r.flags)...)
+
+	r.exec(t, "grant update (status) on outbox to "+r.streamer)
+	s = r.stream(t, "--mark-sent", "status")
+	eventually(t, time.Minute, "all rows are marked", func() bool {
+		return slices.Equal(firstColumn(t, r.sql, "select aggregate_id from outbox where status = 'SENT' order by 1"), []string{"1", "2", "3"})
+	})
+	stop(s)
+	r.exec(t, "grant delete on outbox to "+r.streamer)
+	if out := mustRun(t, slices.Concat([]string{"prune", "--older-than", "72h"}, r.flags)...); !strings.Contains(out, "deleted   2 rows of public.outbox") {
+		t.Errorf("prune says:\n%s", out)
+	}
+	if left := firstColumn(t, r.sql, "select aggregate_id from outbox"); !slices.Equal(left, []string{"3"}) {
+		t.Errorf("after prune the table holds %q, want what is younger", left)
+	}
+}
+
 // Whoever lost REPLICATION is told so, whatever they run.
 func TestAStreamingRoleWithoutReplicationIsToldSo(t *testing.T) {
 	t.Parallel()

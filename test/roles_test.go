@@ -22,9 +22,13 @@ type roles struct {
 	streams, inserts string // database URLs
 }
 
-func newRoles(tb testing.TB) *roles {
+// newRoles makes both; tables are statements that come before init.
+func newRoles(tb testing.TB, tables ...string) *roles {
 	tb.Helper()
 	l := bareLine(tb, servers.SharedPostgres(tb), servers.SharedKafka(tb), walName("line"))
+	for _, sql := range tables {
+		l.exec(tb, sql)
+	}
 	r := &roles{line: l, f: &walFixture{db: l.db, sql: l.sql}, streamer: walName("streamer"), writer: walName("Writer of")}
 	args := append([]string{"init", "--role", r.streamer, "--writer-role", r.writer}, l.flags...)
 	out := mustRun(tb, args...)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -11,8 +13,8 @@ import (
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
-// sweepPages is how many pages of a table one statement goes over: some thousand rows,
-// and a transaction of milliseconds.
+// sweepPages is how many pages one statement goes over, of all partitions together: some
+// thousand rows, and a transaction of milliseconds.
 const sweepPages = 128
 
 // Sweep says what is to become of rows that the broker holds.
@@ -47,6 +49,7 @@ func (t *Tables) Sweep(ctx context.Context, table int, s Sweep) (done Swept, err
 	if err != nil {
 		return done, err
 	}
+	var left []leaf
 	for _, leaf := range leaves {
 		dropped := false
 		if s.DropPartitions && leaf.Partition {
@@ -56,13 +59,12 @@ func (t *Tables) Sweep(ctx context.Context, table int, s Sweep) (done Swept, err
 		}
 		if dropped {
 			done.Partitions = append(done.Partitions, leaf.table().display())
-			continue
+		} else {
+			left = append(left, leaf)
 		}
-		n, err := t.sweepLeaf(ctx, leaf, s)
-		done.Rows += n
-		if err != nil {
-			return done, t.sweepFault(target, s, err)
-		}
+	}
+	if done.Rows, err = t.sweepLeaves(ctx, target, left, s); err != nil {
+		return done, t.sweepFault(target, s, err)
 	}
 	return done, nil
 }
@@ -93,6 +95,27 @@ func (t *Tables) sweepable(ctx context.Context, table int, s Sweep) error {
 				"add the column; for transactions: ALTER TABLE "+target.quoted()+" ADD COLUMN xid xid8, and then SET DEFAULT pg_current_xact_id()")
 		}
 	}
+	return t.staysInPlace(ctx, target, s.Mark)
+}
+
+// staysInPlace refuses a mark that would move rows from one partition to another: the log
+// has such a move as an insert, and the row would be sent again. What a partition key is
+// made of depends on its table from within (catalog/heap.c, StorePartitionKey).
+func (t *Tables) staysInPlace(ctx context.Context, target Table, mark string) error {
+	if mark == "" {
+		return nil
+	}
+	moves, _, err := fetchOne[bool](ctx, t.pg, fmt.Sprintf(`SELECT to_json(EXISTS (SELECT FROM pg_partition_tree(%s::regclass) p
+		JOIN pg_depend d ON d.objid = p.relid AND d.refobjid = p.relid AND d.refobjsubid = 0 AND d.deptype = 'i'
+			AND d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+		JOIN pg_attribute a ON a.attrelid = p.relid AND a.attnum = d.objsubid WHERE a.attname = %s))::text`, quoteText(target.quoted()), quoteText(mark)))
+	if err != nil {
+		return fmt.Errorf("look how table %s is partitioned: %w", target.display(), err)
+	}
+	if moves {
+		return fault.NewOperator(fmt.Errorf("table %s is partitioned by %s: to mark a row would move it, and it would be sent again", target.display(), displayName(mark)),
+			"mark another column, or let prune or --delete-sent remove the rows")
+	}
 	return nil
 }
 
@@ -100,6 +123,7 @@ func (t *Tables) sweepable(ctx context.Context, table int, s Sweep) error {
 type leaf struct {
 	Schema    string `json:"schema"`
 	Name      string `json:"name"`
+	OID       uint32 `json:"oid"`
 	Pages     int64  `json:"pages"`
 	Partition bool   `json:"partition"`
 	Ended     string `json:"ended"` // where its range of created_at ends, when that is what it is partitioned by
@@ -109,7 +133,7 @@ func (l leaf) table() Table { return Table{Schema: l.Schema, Name: l.Name} }
 
 func (t *Tables) leaves(ctx context.Context, target Table) ([]leaf, error) {
 	all, err := fetch[leaf](ctx, t.pg, fmt.Sprintf(`SELECT row_to_json(l)::text FROM (
-		SELECT n.nspname AS schema, c.relname AS name, c.relispartition AS partition,
+		SELECT n.nspname AS schema, c.relname AS name, c.oid::bigint AS oid, c.relispartition AS partition,
 			pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages,
 			coalesce(CASE WHEN pg_get_partkeydef(i.inhparent) = 'RANGE (%s)'
 				THEN substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']*)''\)') END, '') AS ended
@@ -134,24 +158,45 @@ func (s Sweep) goes() string {
 	return "(" + sql + ")"
 }
 
-// sweepLeaf walks by ranges of pages, which the server reads alone (TID range scan,
-// since version 14).
-func (t *Tables) sweepLeaf(ctx context.Context, l leaf, s Sweep) (rows int64, err error) {
-	change := "DELETE FROM ONLY " + l.table().quoted()
-	if s.Mark != "" {
-		change = "UPDATE ONLY " + l.table().quoted() + " SET " + quoteName(s.Mark) + " = 'SENT'"
+// sweepLeaves walks by ranges of pages, which the server reads alone (TID range scan,
+// since version 14). It names the table and not its partitions, whose rights are their
+// own: one that is made tomorrow has no grants. So a range is of all partitions that
+// reach so far; each page is read once.
+func (t *Tables) sweepLeaves(ctx context.Context, target Table, leaves []leaf, s Sweep) (rows int64, err error) {
+	name := target.quoted()
+	if len(leaves) == 1 && leaves[0].Schema == target.Schema && leaves[0].Name == target.Name {
+		name = "ONLY " + name // what inherits from it the way of old is not published with it
 	}
-	for page := int64(0); page < l.Pages; page += sweepPages {
-		results, err := t.pg.Exec(ctx, fmt.Sprintf("%s WHERE ctid >= '(%d,0)' AND ctid < '(%d,0)' AND %s",
-			change, page, page+sweepPages, s.goes())).ReadAll()
+	change := "DELETE FROM " + name
+	if s.Mark != "" {
+		change = "UPDATE " + name + " SET " + quoteName(s.Mark) + " = 'SENT'"
+	}
+	oids := make([]string, len(leaves))
+	for i, l := range leaves {
+		oids[i] = strconv.FormatUint(uint64(l.OID), 10)
+	}
+	for page := int64(0); ; {
+		reach := int64(0)
+		for _, l := range leaves {
+			if l.Pages > page {
+				reach++
+			}
+		}
+		if reach == 0 {
+			return rows, nil
+		}
+		width := max(1, sweepPages/reach)
+		// A partition on another server is none of the leaves.
+		results, err := t.pg.Exec(ctx, fmt.Sprintf("%s WHERE ctid >= '(%d,0)' AND ctid < '(%d,0)' AND tableoid = ANY ('{%s}') AND %s",
+			change, page, page+width, strings.Join(oids, ","), s.goes())).ReadAll()
 		if err != nil {
 			return rows, err
 		}
 		for _, r := range results {
 			rows += r.CommandTag.RowsAffected()
 		}
+		page += width
 	}
-	return rows, nil
 }
 
 // dropPartition drops a partition that gets no rows any more and of which every row may

@@ -164,6 +164,21 @@ var securityMutants = []mutant{
 		pkg: "./test", test: "TestTheStreamingRoleMayLet",
 	},
 	{
+		name: "security: each partition wants grants of its own",
+		file: "wal/sweep.go", old: "\tname := target.quoted()\n\tif len(leaves) == 1 &&", new: "\tname := leaves[0].table().quoted()\n\tif len(leaves) == 1 &&",
+		pkg: "./test", test: "TestTheStreamingRoleNeedsNoRightsOnPartitions",
+	},
+	{
+		name: "sweep: the shortest partition ends it",
+		file: "wal/sweep.go", old: "\t\tif reach == 0 {", new: "\t\tif reach < int64(len(leaves)) {",
+		pkg: "./test", test: "TestTheStreamingRoleNeedsNoRightsOnPartitions",
+	},
+	{
+		name: "sweep: a mark moves rows, which are sent again",
+		file: "wal/sweep.go", old: "\tif moves {", new: "\tif moves && false {",
+		pkg: "./test", test: "TestRowsThatWereSentAreMarked",
+	},
+	{
 		name: "security: a table of ours has no rights",
 		file: "migrations/roles.go", old: "\t\t{\"unsure\", \"SELECT, INSERT\", true},\n", new: "",
 		pkg: "./migrations", test: "TestEveryTableOfOurs",
