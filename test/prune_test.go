@@ -63,7 +63,17 @@ func TestPruneDeletesOnlyWhatIsDeliveredAndOld(t *testing.T) {
 
 func TestPruneDropsPartitionsThatAreDone(t *testing.T) {
 	t.Parallel()
-	db := servers.SharedPostgres(t)
+	prunesPartitions(t, servers.SharedPostgres(t))
+}
+
+// The oldest version that we stream from reads intervals otherwise.
+func TestPruneKnowsHowOldRowsAreOnPostgres14(t *testing.T) {
+	t.Parallel()
+	prunesPartitions(t, servers.Postgres(t, servers.Major(14)).Database(t))
+}
+
+func prunesPartitions(t *testing.T, db *servers.Database) {
+	t.Helper()
 	l := bareLine(t, db, servers.SharedKafka(t), walName("line"))
 	l.exec(t, `create table outbox (seq bigint generated always as identity, aggregate_type text, aggregate_id text, event_type text, payload jsonb,
 		id uuid default gen_random_uuid(), created_at timestamptz not null default now(), xid xid8 default pg_current_xact_id()) partition by range (created_at);

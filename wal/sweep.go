@@ -150,12 +150,18 @@ func (t *Tables) leaves(ctx context.Context, target Table) ([]leaf, error) {
 func (s Sweep) goes() string {
 	sql := s.Delivered.sent()
 	if s.OlderThan > 0 {
-		sql += fmt.Sprintf(" AND %s < now() - interval '%d microseconds'", createdColumn, s.OlderThan.Microseconds())
+		sql += fmt.Sprintf(" AND %s < now() - %s", createdColumn, interval(s.OlderThan))
 	}
 	if s.Mark != "" {
 		sql += " AND " + quoteName(s.Mark) + " IS DISTINCT FROM 'SENT'"
 	}
 	return "(" + sql + ")"
+}
+
+// interval is SQL for a duration. Version 14 reads no interval of more than 2^31
+// microseconds, which is half an hour, and multiplies to any.
+func interval(d time.Duration) string {
+	return fmt.Sprintf("%d * interval '1 microsecond'", d.Microseconds())
 }
 
 // sweepLeaves walks by ranges of pages, which the server reads alone (TID range scan,
@@ -206,8 +212,8 @@ func (t *Tables) dropPartition(ctx context.Context, l leaf, s Sweep) (dropped bo
 		return false, nil
 	}
 	name := l.table().quoted()
-	holds := fmt.Sprintf("SELECT to_json(%s::timestamptz < now() - interval '%d microseconds' AND NOT EXISTS (SELECT FROM %s WHERE NOT coalesce(%s, false)))::text",
-		quoteText(l.Ended), s.OlderThan.Microseconds(), name, s.goes())
+	holds := fmt.Sprintf("SELECT to_json(%s::timestamptz < now() - %s AND NOT EXISTS (SELECT FROM %s WHERE NOT coalesce(%s, false)))::text",
+		quoteText(l.Ended), interval(s.OlderThan), name, s.goes())
 	ended, _, err := fetchOne[bool](ctx, t.pg, holds)
 	if err != nil || !ended {
 		return false, err

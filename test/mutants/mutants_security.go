@@ -174,6 +174,11 @@ var securityMutants = []mutant{
 		pkg: "./test", test: "TestTheStreamingRoleNeedsNoRightsOnPartitions",
 	},
 	{
+		name: "sweep: Postgres 14 reads no interval of half an hour",
+		file: "wal/sweep.go", old: "\"%d * interval '1 microsecond'\"", new: "\"interval '%d microseconds'\"",
+		pkg: "./test", test: "TestPruneKnows",
+	},
+	{
 		name: "sweep: a mark moves rows, which are sent again",
 		file: "wal/sweep.go", old: "\tif moves {", new: "\tif moves && false {",
 		pkg: "./test", test: "TestRowsThatWereSentAreMarked",
