@@ -105,4 +105,4 @@ docker: ## the image outboxcdc:local
 	docker build --tag outboxcdc:local .
 
 clean: ## what was built; not the cache of test servers
-	rm -rf bin dist
+	rm -rf bin dist dist.docs

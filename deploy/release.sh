@@ -9,16 +9,17 @@ GOVULNCHECK=golang.org/x/vuln/cmd/govulncheck@v1.1.4
 mkdir -p dist
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir "$work/first" "$work/second"
-for copy in first second; do git archive HEAD | tar -x -C "$work/$copy"; done
+# Clones, so that Go notes the commit: it is the program's version.
+for copy in first second; do git clone --quiet --no-hardlinks . "$work/$copy"; done
 for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64; do
   name=outboxcdc_${target%/*}_${target#*/}
   [ "${target%/*}" = windows ] && name=$name.exe
   for copy in first second; do
     (cd "$work/$copy" && CGO_ENABLED=0 GOOS=${target%/*} GOARCH=${target#*/} \
-      go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$work/$copy.bin" ./cmd/outboxcdc)
+      go build -trimpath -buildvcs=true -ldflags '-s -w' -o "$work/$copy.bin" ./cmd/outboxcdc)
   done
   cmp "$work/first.bin" "$work/second.bin" || { echo "$name is another one the second time" >&2; exit 1; }
+  go version -m "$work/first.bin" | grep -q 'vcs.modified=false' || { echo "$name does not say which commit it is" >&2; exit 1; }
   mv "$work/first.bin" "dist/$name"
 done
 (cd dist && sha256sum outboxcdc_*) | tee dist/checksums.txt

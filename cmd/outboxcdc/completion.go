@@ -52,7 +52,9 @@ func (p *program) manCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			text, err := p.app().ToManWithSection(1)
+			app := p.app()
+			app.Description = setApart(app.Description)
+			text, err := app.ToManWithSection(1)
 			if err == nil {
 				_, err = fmt.Fprintln(p.out, text)
 			}
@@ -60,6 +62,10 @@ func (p *program) manCommand() *cli.Command {
 		},
 	}
 }
+
+// setApart makes what is indented for the help stand line by line in the manual, which is
+// made by way of Markdown: three columns are a paragraph to it, four are not.
+func setApart(text string) string { return strings.ReplaceAll(text, "\n   ", "\n    ") }
 
 // bashCompletion completes commands and flags. It asks nothing of the program, so that
 // an old one on the PATH does not answer for a new one.

@@ -180,6 +180,28 @@ func TestTheImageOfAReleaseIsMadeOfWhatItIsGiven(t *testing.T) {
 	}
 }
 
+// A name that does not tell the systems apart lets the last bill be the only one.
+func TestEachProgramOfAReleaseHasABillOfItsOwn(t *testing.T) {
+	var release struct {
+		SBOMs []struct {
+			Artifacts string
+			Documents []string
+		}
+	}
+	if err := yaml.Unmarshal([]byte(contentOf(t, "../../.goreleaser.yaml")), &release); err != nil {
+		t.Fatal(err)
+	}
+	for _, bill := range release.SBOMs {
+		name := strings.Join(bill.Documents, " ")
+		if bill.Artifacts != "binary" || !strings.Contains(name, "{{ .Os }}") || !strings.Contains(name, "{{ .Arch }}") {
+			t.Errorf("bills of materials of each %s are called %q", bill.Artifacts, name)
+		}
+	}
+	if len(release.SBOMs) != 1 {
+		t.Errorf("there are %d kinds of bills, want 1", len(release.SBOMs))
+	}
+}
+
 // The packages make a folder for what the unit reads. The unit's user is one of its own,
 // so a folder for root alone would keep it from its settings.
 func TestTheUnitReachesItsSettings(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -166,6 +167,9 @@ func TestTheManualHasEveryCommandAndFlag(t *testing.T) {
 	manual := outboxcdc(t, nil, "man").out
 	if !strings.HasPrefix(manual, ".nh") && !strings.HasPrefix(manual, ".TH") {
 		t.Errorf("the manual begins with %.40q, which is no manual page", manual)
+	}
+	if !regexp.MustCompile(`(?m)^0 {2}done, .*\n1 {2}something`).MatchString(manual) {
+		t.Error("the manual runs the exit codes together")
 	}
 	for name := range (&program{}).knownFlags() {
 		if !strings.Contains(manual, strings.ReplaceAll(name, "-", `\-`)) && !strings.Contains(manual, name) {
