@@ -227,16 +227,28 @@ func (s *skipping) save(ctx context.Context) error {
 		From: s.poison.Commit, To: s.poison.behind,
 		Reason: fmt.Sprintf("transaction %d was skipped on request: %d rows", s.poison.XID, s.poison.Count),
 	}
-	xid, err := s.fullXID(ctx)
+	before, after, err := s.around(ctx)
 	if err != nil {
 		return err
 	}
-	gap.Before = checkpoint.Snapshot{Text: fmt.Sprintf("%d:%d:%d", xid, xid+1, xid), At: s.poison.Commit, Time: now}
-	gap.After = checkpoint.Snapshot{Text: fmt.Sprintf("%d:%d:", xid+1, xid+1), At: s.poison.behind, Time: now}
+	gap.Before = checkpoint.Snapshot{Text: before, At: s.poison.Commit, Time: now}
+	gap.After = checkpoint.Snapshot{Text: after, At: s.poison.behind, Time: now}
 	if err := historian.Replace(ctx, checkpoint.Entry{Position: position, Gap: gap}); err != nil {
 		return fmt.Errorf("save the position behind it: %w", err)
 	}
 	return nil
+}
+
+// around are two snapshots between which the transaction alone lies. A message outside of a
+// transaction is none, and no row: then they are the same. There is no number 0, and a text
+// with it would be no pg_snapshot to the server, which reads all gaps at once.
+func (s *skipping) around(ctx context.Context) (before, after string, err error) {
+	if s.poison.XID == 0 {
+		const nothing = "1:1:"
+		return nothing, nothing, nil
+	}
+	xid, err := s.fullXID(ctx)
+	return fmt.Sprintf("%d:%d:%d", xid, xid+1, xid), fmt.Sprintf("%d:%d:", xid+1, xid+1), err
 }
 
 // fullXID is the transaction's number with the epoch that the log leaves out. It lies

@@ -149,3 +149,26 @@ func TestDropRemovesWhatIsTheStreamsAndNothingElse(t *testing.T) {
 		t.Error("the publication that nobody reads with is left")
 	}
 }
+
+// TestASkippedMessageLeavesWhatIsSaidOfRows skips a message outside of a transaction, which has
+// no number to note.
+func TestASkippedMessageLeavesWhatIsSaidOfRows(t *testing.T) {
+	t.Parallel()
+	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
+	l.flags = append(l.flags, "--message-prefix", "outboxcdc")
+	s := l.stream(t)
+	l.insert(t, "a", "1")
+	l.awaitStatuses(t, "SENT 1")
+	l.exec(t, "select pg_logical_emit_message(false, 'outboxcdc', '[]')")
+	status := s.await(t)
+	if status != fault.ExitData {
+		t.Fatalf("exit status %d, want %d", status, fault.ExitData)
+	}
+	mustRun(t, slices.Concat([]string{"skip", "--lsn", poisonIn(t, s.log.String()), "--yes"}, l.flags)...)
+	l.awaitStatuses(t, "SENT 1")
+	mustRun(t, slices.Concat([]string{"prune", "--older-than", "1h"}, l.flags)...)
+	s = l.stream(t)
+	l.insert(t, "a", "2")
+	l.awaitValues(t, "a", "2")
+	s.wantStop(t)
+}

@@ -11,6 +11,11 @@ const (
 var replayMutants = []mutant{
 	// Recovery.
 	{
+		name: "skip: a message outside of a transaction gets a number",
+		file: "pipeline/skip.go", old: "if s.poison.XID == 0 {", new: "if s.poison.behind == 0 {",
+		pkg: "./test", test: "TestASkippedMessageLeavesWhatIsSaidOfRows",
+	},
+	{
 		name: "recover: rows that do not tell their transaction are passed",
 		file: "pipeline/recover.go", old: "if err != nil || len(untold) == 0 {", new: "if err != nil || len(untold) >= 0 {",
 		pkg: "./test", test: "TestARecoveryDoesNotPassRowsThatDoNotTellTheirTransaction",
