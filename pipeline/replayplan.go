@@ -200,6 +200,14 @@ func (p *planner) fromTable(ctx context.Context, plan *Plan) error {
 	if len(p.config.Wal.Tables) == 0 {
 		return p.tooOld(fmt.Sprintf("no slot reaches back to %v, and logical messages are in no table", plan.From))
 	}
+	parked, err := p.conn.Parked(ctx, p.identity.System)
+	switch {
+	case err != nil:
+		return err
+	case parked.Rows > 0:
+		return fault.NewOperator(fmt.Errorf("%d rows are parked, and the table does not tell them from those that were sent", parked.Rows),
+			"use outboxcdc dlq retry or outboxcdc dlq drop first, or begin at a bookmark")
+	}
 	tables, err := wal.OpenTables(ctx, p.config.Wal)
 	if err != nil {
 		return err

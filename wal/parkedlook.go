@@ -17,6 +17,25 @@ func (c *Conn) Parked(ctx context.Context, system string) (ParkedCount, error) {
 	return count.ParkedCount, err
 }
 
+// ParkedPlaces are where the rows stand in the log that Parked counts.
+func (c *Conn) ParkedPlaces(ctx context.Context, system string) (map[Place]bool, error) {
+	readable, _, err := fetchOne[bool](ctx, c.pg, fmt.Sprintf(readableSQL, "SELECT"))
+	if err != nil || !readable {
+		return nil, err
+	}
+	type form struct {
+		Commit position `json:"commit_lsn"`
+		Index  int      `json:"index"`
+	}
+	all, err := fetch[form](ctx, c.pg, "SELECT row_to_json(p)::text FROM (SELECT commit_lsn, index FROM outboxcdc.parked WHERE "+
+		NewParking(c.config, system).ours()+" AND state = 'parked') p")
+	places := make(map[Place]bool, len(all))
+	for _, f := range all {
+		places[Place{LSN(f.Commit), f.Index}] = true
+	}
+	return places, err
+}
+
 // ParkedCount is how much is parked.
 type ParkedCount struct {
 	Rows       int `json:"rows"`

@@ -11,6 +11,11 @@ const (
 var replayMutants = []mutant{
 	// Recovery.
 	{
+		name: "replay: parked rows are sent",
+		file: "pipeline/replay.go", old: "&& !parked[row.Place()] }", new: "&& (len(parked) >= 0 || !parked[row.Place()]) }",
+		pkg: "./test", test: "TestAReplayLeavesParkedRowsAside",
+	},
+	{
 		name: "skip: a message outside of a transaction gets a number",
 		file: "pipeline/skip.go", old: "if s.poison.XID == 0 {", new: "if s.poison.behind == 0 {",
 		pkg: "./test", test: "TestASkippedMessageLeavesWhatIsSaidOfRows",
