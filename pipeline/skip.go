@@ -220,6 +220,14 @@ func (s *skipping) save(ctx context.Context) error {
 	if !ok {
 		return errors.New("the checkpoint store cannot replace a position")
 	}
+	// People take their time to approve. A stream that was started meanwhile may be past it.
+	saved, err := s.runner.load(ctx)
+	if err != nil {
+		return err
+	}
+	if saved == nil || saved.LSN != s.e.saved.LSN {
+		return fault.NewOperator(errors.New("the saved position has changed meanwhile: a stream was started"), "outboxcdc peek shows what waits now")
+	}
 	now := time.Now().UTC()
 	position := *s.e.saved
 	position.LSN, position.Time = s.poison.behind, now

@@ -2,6 +2,7 @@ package test
 
 import (
 	"encoding/json"
+	"log/slog"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/outboxcdc/outboxcdc/pipeline"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 	"github.com/outboxcdc/outboxcdc/test/servers"
+	"github.com/outboxcdc/outboxcdc/wal"
 )
 
 func TestPeekShowsWhatWaitsAndMovesNothing(t *testing.T) {
@@ -171,4 +173,33 @@ func TestASkippedMessageLeavesWhatIsSaidOfRows(t *testing.T) {
 	l.insert(t, "a", "2")
 	l.awaitValues(t, "a", "2")
 	s.wantStop(t)
+}
+
+// TestASkipTakesNothingBack is approved when a stream has gone past the transaction.
+func TestASkipTakesNothingBack(t *testing.T) {
+	t.Parallel()
+	l := tableLine(t, servers.SharedPostgres(t), looseOutbox)
+	r := l.run(t)
+	l.insert(t, "a", "1")
+	l.insert(t, "", "poison")
+	at, err := wal.ParseLSN(poisonIn(t, r.end(t).Error()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := pipeline.Config{
+		Wal:    wal.Config{Database: l.db.URL, Slot: l.slot, Publication: "outboxcdc", Tables: []wal.Table{walTable("outbox")}},
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	var later string
+	err = pipeline.Skip(walContext(t), config, at, func(pipeline.Poison) error {
+		l.exec(t, "update outboxcdc.checkpoint set lsn = pg_current_wal_flush_lsn() where slot = $1", l.slot)
+		l.ask(t, "select lsn::text from outboxcdc.checkpoint where slot = $1", &later, l.slot)
+		return nil
+	})
+	wantClass(t, err, fault.Operator, "has changed meanwhile")
+	var now string
+	l.ask(t, "select lsn::text from outboxcdc.checkpoint where slot = $1", &now, l.slot)
+	if now != later {
+		t.Errorf("saved is %s, want what the stream saved, %s", now, later)
+	}
 }

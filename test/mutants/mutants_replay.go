@@ -11,6 +11,11 @@ const (
 var replayMutants = []mutant{
 	// Recovery.
 	{
+		name: "skip: what a stream saved meanwhile is taken back",
+		file: "pipeline/skip.go", old: "saved.LSN != s.e.saved.LSN {", new: "saved.LSN < s.e.saved.LSN {",
+		pkg: "./test", test: "TestASkipTakesNothingBack",
+	},
+	{
 		name: "replay: parked rows are sent",
 		file: "pipeline/replay.go", old: "&& !parked[row.Place()] }", new: "&& (len(parked) >= 0 || !parked[row.Place()]) }",
 		pkg: "./test", test: "TestAReplayLeavesParkedRowsAside",
