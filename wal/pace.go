@@ -14,6 +14,7 @@ const (
 	busyMessages  = 48                   // so many messages of the server in coalesceTime are a busy log
 	busyWindows   = 2                    // and so many busy windows in a row are a backlog
 	poorWaits     = 25                   // so many waits in a row that bring less are its end
+	lateTime      = 5 * time.Millisecond // a transaction that is sent so long after its commit is late
 )
 
 // pace lets packets pile up in the kernel while there is a backlog.
@@ -31,6 +32,15 @@ const (
 // the waiting, and the next one needs a backlog again; a single one proves little,
 // since a walsender that has to share its core pauses for tens of milliseconds.
 //
+// A log that is not that busy is waited for as well from the moment its transactions come
+// late, by the server's own clock, and no longer than they do. After a pause of some
+// milliseconds, such as another program's turn on its core, a walsender that must wake us
+// with every message gave five events a millisecond and no more, where two hundred were
+// due: the row behind the pause was as late as the last before it, for as long as the
+// traffic was as fast as that. What comes late anyhow loses nothing by a wait. A server
+// whose clock is behind that of the commits, as a standby's may be, is late always, and
+// so the waits that it causes end as those of a backlog do.
+//
 // The socket's low-water mark is set within a wait and nowhere else, so there is
 // nothing to take back: whatever happens, the next read takes what is there.
 //
@@ -46,6 +56,7 @@ type pace struct {
 	windows  int                   // that were busy, in a row
 	waited   bool                  // before the latest read
 	poor     int                   // waits in a row that brought little
+	late     bool                  // the latest transaction came late
 }
 
 // awaiter is a connection that can wait without being a socket; simulations have
@@ -119,6 +130,17 @@ func (p *pace) wants(now time.Time) bool {
 	p.judge(time.Duration(p.messages)*coalesceTime >= busyMessages*open)
 	p.since, p.messages = now, 0
 	return p.waited
+}
+
+// begun looks at a transaction that was sent so long after its commit.
+func (p *pace) begun(after time.Duration) {
+	late := after >= lateTime
+	if late != p.late {
+		p.late, p.waited, p.windows, p.poor = late, late, 0, 0
+		if late {
+			p.windows = busyWindows
+		}
+	}
 }
 
 // judge looks back on a window, which was a wait and what it brought, or not.

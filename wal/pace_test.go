@@ -129,6 +129,39 @@ func TestASystemWithoutTheMarkIsAskedOnce(t *testing.T) {
 	}
 }
 
+func TestALogThatIsLateIsWaitedForUntilItIsNot(t *testing.T) {
+	l := newLog()
+	for range 1000 {
+		l.begun(time.Millisecond)
+		l.read(3, time.Millisecond)
+	}
+	if l.waits > 0 {
+		t.Fatalf("%d waits for a log that comes in time", l.waits)
+	}
+	l.begun(lateTime)
+	for range 100 { // which is busy once it need not wake us
+		if !l.read(60, time.Millisecond) {
+			t.Fatal("a log that is late is not waited for")
+		}
+		l.begun(20 * time.Millisecond)
+	}
+	l.begun(time.Millisecond)
+	if l.read(60, time.Millisecond) {
+		t.Error("a log that comes in time again is waited for")
+	}
+}
+
+func TestALogThatIsLateForEverIsNotWaitedForForEver(t *testing.T) {
+	l := newLog()
+	for range 1000 {
+		l.begun(time.Hour)
+		l.read(3, time.Millisecond)
+	}
+	if l.waits == 0 || l.waits > poorWaits+1 {
+		t.Errorf("%d waits, want %d at the most and some", l.waits, poorWaits+1)
+	}
+}
+
 // trickle is a connection on which a message comes with each read, at once.
 type trickle struct {
 	net.Conn

@@ -388,7 +388,13 @@ func (s *Stream) copyData(body []byte) error {
 			return s.rows.explain(kindXLogData, err)
 		}
 		s.rows.clock = clock
-		return s.rows.message(message)
+		if err := s.rows.message(message); err != nil {
+			return err
+		}
+		if message[0] == kindBegin {
+			s.pace.begun(pgTime(clock).Sub(s.rows.tx.time))
+		}
+		return nil
 	case kindKeepalive:
 		k, err := parseKeepalive(body[1:])
 		if err != nil {

@@ -482,6 +482,45 @@ func TestNoRowWaitsLongForCompany(t *testing.T) {
 	})
 }
 
+// TestARowThatCameLateLetsTheNextOnesGather until one comes in time, by the times that the
+// server says.
+func TestARowThatCameLateLetsTheNextOnesGather(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := waltest.NewServer(testStart)
+		server.Transaction(7, outboxRelation, insert("late"))
+		time.Sleep(time.Second) // the bubble's clock
+		conn, err := wal.Connect(t.Context(), testConfig(server))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := conn.Start(t.Context(), testStart)
+		if err != nil {
+			t.Fatal(err)
+		}
+		running, hangUp := context.WithCancel(t.Context())
+		r := &reading{server: server, stream: stream, out: make(chan wal.Batch), stop: make(chan struct{}), cancel: hangUp, done: make(chan error, 1)}
+		go func() { r.done <- stream.Run(running, r.stop, r.out) }()
+		r.take(t, running)
+		synctest.Wait()
+		if server.Coalesced() == 0 {
+			t.Error("a row came a second after its commit, and what follows it is read at once")
+		}
+		server.Transaction(8, insert("in time"))
+		r.take(t, running)
+		before := server.Coalesced()
+		server.Transaction(9, insert("in time"))
+		r.take(t, running)
+		synctest.Wait()
+		if waits := server.Coalesced() - before; waits > 0 {
+			t.Errorf("%d waits behind a row that came in time", waits)
+		}
+		hangUp()
+		for range r.out {
+		}
+		server.Cut()
+	})
+}
+
 // lateRows is how many of the rows have waited at all; each holds the time of its
 // insert.
 func lateRows(t *testing.T, b wal.Batch, most time.Duration) (late int) {

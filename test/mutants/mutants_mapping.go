@@ -6,7 +6,7 @@ package main
 var mappingMutants = []mutant{
 	{
 		name: "messages: one outside of a transaction is not in the ledger",
-		file: "wal/stream.go", old: "\t\treturn s.rows.message(message)\n", new: "\t\terr = s.rows.message(message)\n\t\tif message[0] == kindMessage && message[1] == 0 {\n\t\t\ts.confirmed.Store(max(s.confirmed.Load(), uint64(s.rows.last)))\n\t\t}\n\t\treturn err\n",
+		file: "wal/stream.go", old: "\t\tif err := s.rows.message(message); err != nil {\n\t\t\treturn err\n\t\t}\n", new: "\t\tif err := s.rows.message(message); err != nil {\n\t\t\treturn err\n\t\t}\n\t\tif message[0] == kindMessage && message[1] == 0 {\n\t\t\ts.confirmed.Store(max(s.confirmed.Load(), uint64(s.rows.last)))\n\t\t}\n",
 		pkg: "./pipeline", test: simulation,
 	},
 	{

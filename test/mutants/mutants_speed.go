@@ -15,6 +15,26 @@ var speedMutants = []mutant{
 		pkg: "./wal", test: "TestABurst|TestNoRowWaitsLongForCompany",
 	},
 	{
+		name: "speed: a log that is late is not waited for",
+		file: "wal/pace.go", old: "late := after >= lateTime", new: "late := false",
+		pkg: "./wal", test: "TestALogThatIsLateIsWaitedFor",
+	},
+	{
+		name: "speed: a log that comes in time again is waited for",
+		file: "wal/pace.go", old: "\tif late != p.late {", new: "\tif late && !p.late {",
+		pkg: "./wal", test: "TestALogThatIsLateIsWaitedFor",
+	},
+	{
+		name: "speed: a server with a clock of its own makes every row wait",
+		file: "wal/pace.go", old: "\tif late != p.late {", new: "\tif late || p.late {",
+		pkg: "./wal", test: "TestALogThatIsLateForEver",
+	},
+	{
+		name: "speed: whether a transaction is late is asked of the reader",
+		file: "wal/stream.go", old: "s.pace.begun(pgTime(clock).Sub(s.rows.tx.time))", new: "s.pace.begun(0)",
+		pkg: "./wal", test: "TestARowThatCameLate",
+	},
+	{
 		name: "speed: a wait lasts as long as a tick",
 		file: "wal/stream.go", old: "until := now.Add(coalesceTime)", new: "until := now.Add(s.tick)",
 		pkg: "./wal", test: "TestNoRowWaitsLongForCompany",
