@@ -26,20 +26,21 @@ const (
 // alone doubles what a walsender gives.
 //
 // It must not make a row wait for company. A wait ends after coalesceTime, whatever
-// came, and only a log that is busy for some windows in a row is waited for: 24,000
-// messages a second, which is 8,000 transactions of one row. A burst of a hundred
-// rows is over before. Some waits in a row that bring less than a busy window does end
-// the waiting, and the next one needs a backlog again; a single one proves little,
-// since a walsender that has to share its core pauses for tens of milliseconds.
+// came, and there is a backlog from the moment something is sent late, by the server's
+// own clock, until something comes in time again. What is late anyhow loses nothing by a
+// wait. So a fast log is read at once as long as its walsender keeps up with it; and when
+// that has paused for some milliseconds, as for another program's turn on its core, what
+// it owes is fetched in large pieces. Woken with every message it would give no more than
+// comes in, and every row would be as late as those behind the pause.
 //
-// A log that is not that busy is waited for as well from the moment its transactions come
-// late, by the server's own clock, and no longer than they do. After a pause of some
-// milliseconds, such as another program's turn on its core, a walsender that must wake us
-// with every message gave five events a millisecond and no more, where two hundred were
-// due: the row behind the pause was as late as the last before it, for as long as the
-// traffic was as fast as that. What comes late anyhow loses nothing by a wait. A server
-// whose clock is behind that of the commits, as a standby's may be, is late always, and
-// so the waits that it causes end as those of a backlog do.
+// The clock need not be that of the commits: a standby has its own, and a server that
+// was promoted. Behind, it says that things are sent before they are committed; then a log
+// counts as a backlog when it is busy for some windows in a row: 24,000 messages a second,
+// which is 8,000 transactions of one row. A burst of a hundred rows is over before. Ahead,
+// it says that all is late for ever. So some waits in a row that bring less than a busy
+// window does end the waiting as well, and the next one needs a backlog again; a single
+// one proves little, since a walsender that has to share its core pauses for tens of
+// milliseconds.
 //
 // The socket's low-water mark is set within a wait and nowhere else, so there is
 // nothing to take back: whatever happens, the next read takes what is there.
@@ -56,7 +57,8 @@ type pace struct {
 	windows  int                   // that were busy, in a row
 	waited   bool                  // before the latest read
 	poor     int                   // waits in a row that brought little
-	late     bool                  // the latest transaction came late
+	late     bool                  // what was sent last came late
+	timely   bool                  // it came in time, by a clock that can be believed
 }
 
 // awaiter is a connection that can wait without being a socket; simulations have
@@ -127,14 +129,15 @@ func (p *pace) wants(now time.Time) bool {
 	if p.await == nil || !p.waited && open < coalesceTime {
 		return false
 	}
-	p.judge(time.Duration(p.messages)*coalesceTime >= busyMessages*open)
+	p.judge(!p.timely && time.Duration(p.messages)*coalesceTime >= busyMessages*open)
 	p.since, p.messages = now, 0
 	return p.waited
 }
 
-// begun looks at a transaction that was sent so long after its commit.
-func (p *pace) begun(after time.Duration) {
+// sent looks at what the server sent so long after its commit.
+func (p *pace) sent(after time.Duration) {
 	late := after >= lateTime
+	p.timely = !late && after >= 0
 	if late != p.late {
 		p.late, p.waited, p.windows, p.poor = late, late, 0, 0
 		if late {

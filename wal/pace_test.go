@@ -132,29 +132,47 @@ func TestASystemWithoutTheMarkIsAskedOnce(t *testing.T) {
 func TestALogThatIsLateIsWaitedForUntilItIsNot(t *testing.T) {
 	l := newLog()
 	for range 1000 {
-		l.begun(time.Millisecond)
+		l.sent(time.Millisecond)
 		l.read(3, time.Millisecond)
 	}
 	if l.waits > 0 {
 		t.Fatalf("%d waits for a log that comes in time", l.waits)
 	}
-	l.begun(lateTime)
+	l.sent(lateTime)
 	for range 100 { // which is busy once it need not wake us
 		if !l.read(60, time.Millisecond) {
 			t.Fatal("a log that is late is not waited for")
 		}
-		l.begun(20 * time.Millisecond)
+		l.sent(20 * time.Millisecond)
 	}
-	l.begun(time.Millisecond)
+	l.sent(time.Millisecond)
 	if l.read(60, time.Millisecond) {
 		t.Error("a log that comes in time again is waited for")
+	}
+}
+
+func TestAFastLogThatComesInTimeIsNotWaitedFor(t *testing.T) {
+	l := newLog()
+	for range 1000 {
+		l.sent(time.Millisecond)
+		l.read(100, time.Millisecond)
+	}
+	if l.waits > 0 {
+		t.Errorf("%d waits for a log of 100,000 messages a second that comes in time", l.waits)
+	}
+	for range 10 { // sent before it was committed: another clock
+		l.sent(-time.Second)
+		l.read(100, time.Millisecond)
+	}
+	if l.waits == 0 {
+		t.Error("no waits for a log that is as fast as a backlog, and nobody knows whether it is one")
 	}
 }
 
 func TestALogThatIsLateForEverIsNotWaitedForForEver(t *testing.T) {
 	l := newLog()
 	for range 1000 {
-		l.begun(time.Hour)
+		l.sent(time.Hour)
 		l.read(3, time.Millisecond)
 	}
 	if l.waits == 0 || l.waits > poorWaits+1 {

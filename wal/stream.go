@@ -391,8 +391,8 @@ func (s *Stream) copyData(body []byte) error {
 		if err := s.rows.message(message); err != nil {
 			return err
 		}
-		if message[0] == kindBegin {
-			s.pace.begun(pgTime(clock).Sub(s.rows.tx.time))
+		if s.rows.tx.open {
+			s.pace.sent(pgTime(clock).Sub(s.rows.tx.time))
 		}
 		return nil
 	case kindKeepalive:

@@ -445,14 +445,19 @@ func TestNoRowWaitsLongForCompany(t *testing.T) {
 			name   string
 			every  time.Duration
 			rows   int
-			free   int  // rows that may wait
-			waited bool // whether the reader must have waited for large pieces
+			behind time.Duration // of the walsender
+			free   int           // rows that may wait
+			waited bool          // whether the reader must have waited for large pieces
 		}{
-			{"live", time.Millisecond, 300, 0, false},
-			{"backlog", 20 * time.Microsecond, 3000, 3000, true},
-			{"live after a backlog", time.Millisecond, 300, 80, true},
-			{"alone", time.Second, 30, 0, true},
+			{"live", time.Millisecond, 300, 0, 0, false},
+			{"live, and as fast as a backlog", 20 * time.Microsecond, 3000, 0, 0, false},
+			{"backlog", 20 * time.Microsecond, 3000, time.Second, 3000, true},
+			{"live after a backlog", time.Millisecond, 300, 0, 3, true},
+			{"backlog by a clock that is not the server's", 20 * time.Microsecond, 3000, -time.Second, 3000, true},
+			{"live after that", time.Millisecond, 300, -time.Second, 80, true},
+			{"alone", time.Second, 30, 0, 0, true},
 		} {
+			r.server.Behind(phase.behind)
 			late := 0
 			for sent, got := 0, 0; got < phase.rows; {
 				next := time.NewTimer(phase.every)

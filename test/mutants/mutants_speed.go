@@ -20,6 +20,16 @@ var speedMutants = []mutant{
 		pkg: "./wal", test: "TestALogThatIsLateIsWaitedFor",
 	},
 	{
+		name: "speed: a fast log that comes in time is waited for",
+		file: "wal/pace.go", old: "p.timely = !late && after >= 0", new: "p.timely = false",
+		pkg: "./wal", test: "TestAFastLogThatComesInTime",
+	},
+	{
+		name: "speed: a log that is sent before its commits comes in time",
+		file: "wal/pace.go", old: "p.timely = !late && after >= 0", new: "p.timely = !late",
+		pkg: "./wal", test: "TestAFastLogThatComesInTime",
+	},
+	{
 		name: "speed: a log that comes in time again is waited for",
 		file: "wal/pace.go", old: "\tif late != p.late {", new: "\tif late && !p.late {",
 		pkg: "./wal", test: "TestALogThatIsLateIsWaitedFor",
@@ -31,7 +41,7 @@ var speedMutants = []mutant{
 	},
 	{
 		name: "speed: whether a transaction is late is asked of the reader",
-		file: "wal/stream.go", old: "s.pace.begun(pgTime(clock).Sub(s.rows.tx.time))", new: "s.pace.begun(0)",
+		file: "wal/stream.go", old: "s.pace.sent(pgTime(clock).Sub(s.rows.tx.time))", new: "s.pace.sent(0)",
 		pkg: "./wal", test: "TestARowThatCameLate",
 	},
 	{

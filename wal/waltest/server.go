@@ -66,6 +66,7 @@ type Server struct {
 	changed   chan struct{} // closed and replaced whenever something changes
 	conns     map[*conn]struct{}
 	coalesced int // low-water marks that were set by connections that are gone
+	behind    time.Duration
 	down      bool
 	stopping  bool
 	muted     bool
@@ -95,6 +96,14 @@ func NewServer(at wal.LSN) *Server {
 	}
 }
 
+// Behind lets the transactions to come be so old already, as they are for a walsender
+// that has a backlog.
+func (s *Server) Behind(by time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.behind = by
+}
+
 // Transaction appends a committed transaction of these pgoutput messages and
 // gives its end.
 func (s *Server) Transaction(xid uint32, messages ...[]byte) (commit, end wal.LSN) {
@@ -109,9 +118,9 @@ func (s *Server) Transaction(xid uint32, messages ...[]byte) (commit, end wal.LS
 		commit = s.end // its rows were logged earlier, among those of others
 	}
 	end = commit + 48
-	now := time.Now()
-	all := append([][]byte{Begin(commit, now, xid)}, messages...)
-	all = append(all, Commit(commit, end, now))
+	at := time.Now().Add(-s.behind)
+	all := append([][]byte{Begin(commit, at, xid)}, messages...)
+	all = append(all, Commit(commit, end, at))
 	s.append(unit{commit: commit, end: end, messages: all})
 	return commit, end
 }
