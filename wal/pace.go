@@ -79,7 +79,7 @@ func newPace(conn net.Conn, under *readAhead) pace {
 	}
 	switch socket := conn.(type) {
 	case *net.UnixConn:
-		return pace{await: nap, naps: true}
+		return pace{await: shortNap, naps: true}
 	case *net.TCPConn:
 		raw, err := socket.SyscallConn()
 		if err != nil {
