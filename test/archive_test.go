@@ -7,6 +7,7 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/outboxcdc/outboxcdc/test/servers"
 )
@@ -49,25 +50,7 @@ func TestLogFromAnArchiveIsReplayedFromAStandby(t *testing.T) {
 	standby.Start(t)
 	database := standby.URL(l.db.Name) + "&target_session_attrs=standby"
 	there := standby.Conn(t, l.db.Name)
-	bookmark := l.slot + "__bookmark_archive"
-	made := make(chan error, 1)
-	go func() {
-		conn, err := standby.Connect(context.Background(), l.db.Name)
-		if err == nil {
-			_, err = conn.Exec(context.Background(), "select pg_create_logical_replication_slot($1, 'pgoutput')", bookmark)
-		}
-		made <- err
-	}()
-	eventually(t, time.Minute, "the slot is being made", func() (being bool) {
-		if err := there.QueryRow(walContext(t), "select exists (select from pg_replication_slots where slot_name = $1)", bookmark).Scan(&being); err != nil {
-			t.Fatal(err)
-		}
-		return being
-	})
-	primary.SetGate(t, last)
-	if err := <-made; err != nil {
-		t.Fatalf("make the slot on the standby: %v", err)
-	}
+	l.bookmarkBehind(t, standby, there, func() { primary.SetGate(t, last) })
 	eventually(t, time.Minute, "the standby has replayed the range", func() (has bool) {
 		if err := there.QueryRow(walContext(t), "select pg_last_wal_replay_lsn() >= $1::pg_lsn", to.String()).Scan(&has); err != nil {
 			t.Fatal(err)
@@ -85,6 +68,31 @@ func TestLogFromAnArchiveIsReplayedFromAStandby(t *testing.T) {
 	}
 	if diff := gocmp.Diff(live, l.sentTo(t, topic), gocmp.AllowUnexported(sent{})); diff != "" {
 		t.Errorf("the replay of %d events gave others (-want +got):\n%.2000s", len(live), diff)
+	}
+}
+
+// bookmarkBehind makes a bookmark on a standby, which waits for log that comes when the gate
+// is opened.
+func (l *line) bookmarkBehind(t *testing.T, standby *servers.PostgresServer, there *pgx.Conn, open func()) {
+	t.Helper()
+	bookmark := l.slot + "__bookmark_archive"
+	made := make(chan error, 1)
+	go func() {
+		conn, err := standby.Connect(context.Background(), l.db.Name)
+		if err == nil {
+			_, err = conn.Exec(context.Background(), "select pg_create_logical_replication_slot($1, 'pgoutput')", bookmark)
+		}
+		made <- err
+	}()
+	eventually(t, time.Minute, "the slot is being made", func() (being bool) {
+		if err := there.QueryRow(walContext(t), "select exists (select from pg_replication_slots where slot_name = $1)", bookmark).Scan(&being); err != nil {
+			t.Fatal(err)
+		}
+		return being
+	})
+	open()
+	if err := <-made; err != nil {
+		t.Fatalf("make the slot on the standby: %v", err)
 	}
 }
 

@@ -279,9 +279,7 @@ func TestVerifyTellsParkedRowsFromMissingOnes(t *testing.T) {
 	s := p.stream(t)
 	p.events(t, true)
 	p.settled(t)
-	if status := s.stop(t); status != 0 {
-		t.Fatalf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 	verified := *p.line
 	verified.flags = p.base
 	rows, waiting := int64(parkAggregates*3+1), int64(parkAggregates*2) // with the filler
@@ -299,9 +297,7 @@ func TestVerifyTellsParkedRowsFromMissingOnes(t *testing.T) {
 	s = p.stream(t)
 	eventually(t, time.Minute, "the rows are dropped", func() bool { return p.parked(t) == int(waiting)-2 })
 	p.dlq(t, "retry", "--all")
-	if status := s.stop(t); status != 0 {
-		t.Fatalf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 	report, exit = verified.verify(t, p.topic)
 	wantReport(t, report, verify.Report{Rows: rows, Records: rows - 2, Present: rows - 2, Dropped: 2}, exit, 0)
 }

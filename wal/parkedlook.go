@@ -19,7 +19,7 @@ func (c *Conn) Parked(ctx context.Context, system string) (ParkedCount, error) {
 
 // ParkedPlaces are where the rows stand in the log that Parked counts.
 func (c *Conn) ParkedPlaces(ctx context.Context, system string) (map[Place]bool, error) {
-	readable, _, err := fetchOne[bool](ctx, c.pg, fmt.Sprintf(readableSQL, "SELECT"))
+	readable, err := parkedReadable(ctx, c.pg)
 	if err != nil || !readable {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (t *Tables) Aside(ctx context.Context) (rows []AsideRow, told bool, err err
 	if err != nil || !there {
 		return nil, err == nil, err
 	}
-	readable, _, err := fetchOne[bool](ctx, t.pg, fmt.Sprintf(readableSQL, "SELECT"))
+	readable, err := parkedReadable(ctx, t.pg)
 	if err != nil || !readable {
 		return nil, false, err
 	}
@@ -80,6 +80,12 @@ func (t *Tables) Aside(ctx context.Context) (rows []AsideRow, told bool, err err
 // parkedThereSQL says whether there is a table of parked rows, to anybody.
 const parkedThereSQL = `SELECT to_json(EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'outboxcdc' AND c.relname = 'parked'))::text`
 
+// parkedReadable says whether there is a table of parked rows that the role may read.
+func parkedReadable(ctx context.Context, pg *pgconn.PgConn) (bool, error) {
+	readable, _, err := fetchOne[bool](ctx, pg, fmt.Sprintf(readableSQL, "SELECT"))
+	return readable, err
+}
+
 // parkedCount is of one moment: what is asked for is not done before it is counted.
 type parkedCount struct {
 	ParkedCount
@@ -88,7 +94,7 @@ type parkedCount struct {
 }
 
 func countParked(ctx context.Context, pg *pgconn.PgConn, ours string) (count parkedCount, err error) {
-	readable, _, err := fetchOne[bool](ctx, pg, fmt.Sprintf(readableSQL, "SELECT"))
+	readable, err := parkedReadable(ctx, pg)
 	if err != nil || !readable {
 		return count, err
 	}

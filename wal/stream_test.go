@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -45,23 +44,34 @@ func bubble(t *testing.T, queue int, body func(t *testing.T, ctx context.Context
 		ctx, cancel := context.WithTimeout(t.Context(), bubbleTime)
 		defer cancel()
 		server := waltest.NewServer(testStart)
-		conn, err := wal.Connect(ctx, testConfig(server))
-		if err != nil {
-			t.Fatal(err)
-		}
-		stream, err := conn.Start(ctx, testStart)
-		if err != nil {
-			t.Fatal(err)
-		}
-		running, hangUp := context.WithCancel(ctx)
-		r := &reading{server: server, stream: stream, out: make(chan wal.Batch, queue), stop: make(chan struct{}), cancel: hangUp, done: make(chan error, 1)}
-		go func() { r.done <- stream.Run(running, r.stop, r.out) }()
+		r := read(t, ctx, server, queue)
 		body(t, ctx, r)
-		hangUp()
-		for range r.out {
-		}
-		server.Cut()
+		r.end()
 	})
+}
+
+// read streams from the beginning.
+func read(t *testing.T, ctx context.Context, server *waltest.Server, queue int) *reading {
+	t.Helper()
+	conn, err := wal.Connect(ctx, testConfig(server))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := conn.Start(ctx, testStart)
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, hangUp := context.WithCancel(ctx)
+	r := &reading{server: server, stream: stream, out: make(chan wal.Batch, queue), stop: make(chan struct{}), cancel: hangUp, done: make(chan error, 1)}
+	go func() { r.done <- stream.Run(running, r.stop, r.out) }()
+	return r
+}
+
+func (r *reading) end() {
+	r.cancel()
+	for range r.out {
+	}
+	r.server.Cut()
 }
 
 func testConfig(server *waltest.Server) wal.Config {
@@ -433,115 +443,4 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-}
-
-// TestNoRowWaitsLongForCompany: a backlog is waited for, what comes alone behind it is
-// not, and no row of either waits for longer than a wait may take.
-func TestNoRowWaitsLongForCompany(t *testing.T) {
-	const most = 5 * time.Millisecond
-	bubble(t, 0, func(t *testing.T, ctx context.Context, r *reading) {
-		r.server.Transaction(7, outboxRelation)
-		for _, phase := range []struct {
-			name   string
-			every  time.Duration
-			rows   int
-			behind time.Duration // of the walsender
-			free   int           // rows that may wait
-			waited bool          // whether the reader must have waited for large pieces
-		}{
-			{"live", time.Millisecond, 300, 0, 0, false},
-			{"live, and as fast as a backlog", 20 * time.Microsecond, 3000, 0, 0, false},
-			{"backlog", 20 * time.Microsecond, 3000, time.Second, 3000, true},
-			{"live after a backlog", time.Millisecond, 300, 0, 3, true},
-			{"backlog by a clock that is not the server's", 20 * time.Microsecond, 3000, -time.Second, 3000, true},
-			{"live after that", time.Millisecond, 300, -time.Second, 80, true},
-			{"alone", time.Second, 30, 0, 0, true},
-		} {
-			r.server.Behind(phase.behind)
-			late := 0
-			for sent, got := 0, 0; got < phase.rows; {
-				next := time.NewTimer(phase.every)
-				if sent < phase.rows {
-					r.server.Transaction(7, insert(fmt.Sprint(time.Now().UnixNano())))
-					sent++
-				}
-				for timed := false; !timed; {
-					select {
-					case b := <-r.out:
-						late += lateRows(t, b, most)
-						got += len(b.Rows)
-					case <-next.C:
-						timed = true
-					case <-ctx.Done():
-						t.Fatalf("%s: %d of %d rows came", phase.name, got, phase.rows)
-					}
-				}
-			}
-			if late > phase.free {
-				t.Errorf("%s: %d rows waited, want %d at the most", phase.name, late, phase.free)
-			}
-			if waited := r.server.Coalesced() > 0; waited != phase.waited {
-				t.Errorf("%s: waited for large pieces: %v, want %v", phase.name, waited, phase.waited)
-			}
-		}
-	})
-}
-
-// TestARowThatCameLateLetsTheNextOnesGather until one comes in time, by the times that the
-// server says.
-func TestARowThatCameLateLetsTheNextOnesGather(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		server := waltest.NewServer(testStart)
-		server.Transaction(7, outboxRelation, insert("late"))
-		time.Sleep(time.Second) // the bubble's clock
-		conn, err := wal.Connect(t.Context(), testConfig(server))
-		if err != nil {
-			t.Fatal(err)
-		}
-		stream, err := conn.Start(t.Context(), testStart)
-		if err != nil {
-			t.Fatal(err)
-		}
-		running, hangUp := context.WithCancel(t.Context())
-		r := &reading{server: server, stream: stream, out: make(chan wal.Batch), stop: make(chan struct{}), cancel: hangUp, done: make(chan error, 1)}
-		go func() { r.done <- stream.Run(running, r.stop, r.out) }()
-		r.take(t, running)
-		synctest.Wait()
-		if server.Coalesced() == 0 {
-			t.Error("a row came a second after its commit, and what follows it is read at once")
-		}
-		server.Transaction(8, insert("in time"))
-		r.take(t, running)
-		before := server.Coalesced()
-		server.Transaction(9, insert("in time"))
-		r.take(t, running)
-		synctest.Wait()
-		if waits := server.Coalesced() - before; waits > 0 {
-			t.Errorf("%d waits behind a row that came in time", waits)
-		}
-		hangUp()
-		for range r.out {
-		}
-		server.Cut()
-	})
-}
-
-// lateRows is how many of the rows have waited at all; each holds the time of its
-// insert.
-func lateRows(t *testing.T, b wal.Batch, most time.Duration) (late int) {
-	t.Helper()
-	for _, row := range b.Rows {
-		at, err := strconv.ParseInt(string(row.Columns[0]), 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		waited := time.Since(time.Unix(0, at))
-		if waited > most {
-			t.Errorf("a row waited %v, want %v at the most", waited, most)
-		}
-		if waited > 0 {
-			late++
-		}
-	}
-	return late
 }
