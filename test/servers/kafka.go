@@ -73,6 +73,9 @@ func kafkaSettings(address, clients, controller string) map[string]string {
 		"share.coordinator.state.topic.replication.factor": "1",
 		"share.coordinator.state.topic.min.isr":            "1",
 		"share.coordinator.state.topic.num.partitions":     "1",
+		// Tests send records of any time. With the default, the broker removes those of
+		// more than a week ago when it looks, half a minute after it began.
+		"log.retention.ms": "-1",
 		// A broker that was killed may register again only when its old session has
 		// run out; the default is nine seconds.
 		"broker.session.timeout.ms":        "3000",

@@ -39,8 +39,9 @@ const (
 )
 
 // newProducer has the settings of outboxcdc's sink (sink/kafka.go): acks of all, the
-// idempotent producer, no linger, snappy, batches of a megabyte, Java's partitioner, 16 MiB of
-// rows in flight. A change there is a change here, or the two do not compare.
+// idempotent producer, snappy, batches of a megabyte, Java's partitioner, 16 MiB of
+// rows in flight. A change there is a change here, or the two do not compare. The sink's linger,
+// which holds on a busy log only, is left out unless linger says so.
 func newProducer(brokers []string, form string, linger time.Duration) (*producer, error) {
 	p := &producer{form: form, topics: map[string]string{}}
 	p.promise = p.settle
