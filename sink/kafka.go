@@ -216,8 +216,9 @@ func (k *kafka) Send(ctx context.Context, msgs []Message, ack Ack) error {
 	if err := k.mayTake(); err != nil {
 		return err
 	}
-	if err := k.topics.learn(ctx, msgs, k.line.cut); err != nil {
-		return k.refused(err)
+	unknown := k.topics.learn(ctx, msgs, k.line.cut)
+	if unknown != nil {
+		msgs = k.topics.ahead(msgs)
 	}
 	for len(msgs) > 0 {
 		n, err := k.sendSome(ctx, msgs, ack)
@@ -225,6 +226,10 @@ func (k *kafka) Send(ctx context.Context, msgs []Message, ack Ack) error {
 			return k.refused(err)
 		}
 		msgs = msgs[n:]
+	}
+	if unknown != nil {
+		k.line.halt(unknown)
+		return k.refused(unknown)
 	}
 	k.hurry()
 	return nil

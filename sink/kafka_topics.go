@@ -112,12 +112,24 @@ func (t *topics) learn(ctx context.Context, msgs []Message, cut <-chan struct{})
 			continue
 		}
 		last = name
-		if _, known := t.known[name]; !known && checkTopicName(name) == nil {
+		if t.unknown(name) {
 			missing = append(missing, name)
 		}
 	}
 	slices.Sort(missing)
 	return t.resolve(ctx, slices.Compact(missing), cut)
+}
+
+// unknown says whether name is that of a topic that must be learned.
+func (t *topics) unknown(name string) bool {
+	_, known := t.known[name]
+	return !known && checkTopicName(name) == nil
+}
+
+// ahead gives the messages before the first whose topic could not be learned.
+func (t *topics) ahead(msgs []Message) []Message {
+	n := slices.IndexFunc(msgs, func(m Message) bool { return t.unknown(m.Topic) })
+	return msgs[:max(n, 0)]
 }
 
 // resolve asks until each of the topics is known, is known to be missing, or ctx ends.
@@ -164,7 +176,8 @@ func (t *topics) ask(ctx context.Context, names []string, attempt int) ([]string
 		return names, brokerError(err)
 	}
 	var ready []readyTopic
-	var missing, pending []string
+	var missing, pending, refused []string
+	var refusal error
 	for i := range answer.Topics {
 		name, err := topicState(&answer.Topics[i])
 		switch {
@@ -173,22 +186,22 @@ func (t *topics) ask(ctx context.Context, names []string, attempt int) ([]string
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			missing = append(missing, name)
 		case fault.Classify(err) == fault.Operator:
-			return names, err
+			refused, refusal = append(refused, name), err
 		default:
 			pending = append(pending, name)
 		}
 	}
-	if len(ready)+len(missing)+len(pending) < len(names) {
+	if len(ready)+len(missing)+len(pending)+len(refused) < len(names) {
 		return names, errors.New("the broker's answer lacks topics that were asked for")
 	}
-	if err := t.provide(ctx, missing, attempt); err != nil {
-		return names, err
-	}
-	pending = append(pending, missing...)
 	if err := t.remember(ctx, ready); err != nil {
 		return names, err
 	}
-	return pending, nil
+	pending = slices.Concat(pending, missing, refused)
+	if refusal != nil {
+		return pending, refusal
+	}
+	return pending, t.provide(ctx, missing, attempt)
 }
 
 // metadata asks any broker. It never asks for topics to be made: with the broker's
