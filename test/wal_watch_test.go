@@ -60,19 +60,20 @@ func TestWatchEndsWhenRowsWouldPassUnsent(t *testing.T) {
 		sql   []string // one transaction, so that no look falls in between
 		want  string
 	}{
-		"table dropped":              {0, []string{"drop table outbox"}, "there is no such table"},
-		"table renamed":              {0, []string{"alter table outbox rename to gone"}, "there is no such table"},
-		"table made anew":            {0, []string{"drop table outbox", walOutbox}, "not in it"},
-		"table made anew and added":  {0, []string{"drop table outbox", walOutbox, "alter publication outboxcdc add table outbox"}, "dropped and made again"},
-		"table removed":              {0, []string{"alter publication outboxcdc drop table outbox"}, "not in it"},
-		"table removed and returned": {0, []string{"alter publication outboxcdc drop table outbox", "alter publication outboxcdc add table outbox"}, "left the publication and came back"},
-		"publication dropped":        {0, []string{"drop publication outboxcdc"}, "publication outboxcdc"},
-		"publication made anew":      {0, []string{"drop publication outboxcdc", publication + "with (publish = 'insert')"}, "its publication was dropped and made again"},
-		"inserts not published":      {0, []string{"alter publication outboxcdc set (publish = 'delete')"}, "does not publish inserts"},
-		"row filter":                 {15, []string{"alter publication outboxcdc set table outbox where (aggregate_id <> '')"}, "row filter"},
-		"column list":                {15, []string{"alter publication outboxcdc set table outbox (aggregate_id)"}, "leaves out"},
-		"column dropped":             {0, []string{"alter table outbox drop column payload"}, "no column payload"},
-		"slot dropped":               {0, []string{"select pg_drop_replication_slot('SLOT')"}, "it does not exist"},
+		"table dropped":                {0, []string{"drop table outbox"}, "there is no such table"},
+		"table renamed":                {0, []string{"alter table outbox rename to gone"}, "there is no such table"},
+		"table made anew":              {0, []string{"drop table outbox", walOutbox}, "not in it"},
+		"table made anew and added":    {0, []string{"drop table outbox", walOutbox, "alter publication outboxcdc add table outbox"}, "dropped and made again"},
+		"table removed":                {0, []string{"alter publication outboxcdc drop table outbox"}, "not in it"},
+		"table removed and returned":   {0, []string{"alter publication outboxcdc drop table outbox", "alter publication outboxcdc add table outbox"}, "left the publication and came back"},
+		"publication dropped":          {0, []string{"drop publication outboxcdc"}, "publication outboxcdc"},
+		"publication made anew":        {0, []string{"drop publication outboxcdc", publication + "with (publish = 'insert')"}, "its publication was dropped and made again"},
+		"inserts left out for a while": {0, []string{"alter publication outboxcdc set (publish = 'delete')", "alter publication outboxcdc set (publish = 'insert')"}, "its publication was altered"},
+		"inserts not published":        {0, []string{"alter publication outboxcdc set (publish = 'delete')"}, "does not publish inserts"},
+		"row filter":                   {15, []string{"alter publication outboxcdc set table outbox where (aggregate_id <> '')"}, "row filter"},
+		"column list":                  {15, []string{"alter publication outboxcdc set table outbox (aggregate_id)"}, "leaves out"},
+		"column dropped":               {0, []string{"alter table outbox drop column payload"}, "no column payload"},
+		"slot dropped":                 {0, []string{"select pg_drop_replication_slot('SLOT')"}, "it does not exist"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newWalFixture(t, servers.SharedPostgres(t))

@@ -13,11 +13,13 @@ type publicationFacts struct {
 	OID    int64 `json:"oid"`
 	Insert bool  `json:"pubinsert"`
 	Root   bool  `json:"pubviaroot"`
+
+	Altered uint32 `json:"altered"` // the transaction that last set an option or the owner
 }
 
 func publicationSQL(config Config) string {
 	return fmt.Sprintf(`SELECT row_to_json(t)::text FROM (
-		SELECT oid::bigint AS oid, pubinsert, pubviaroot FROM pg_publication WHERE pubname = %s) t`, quoteText(config.Publication))
+		SELECT oid::bigint AS oid, pubinsert, pubviaroot, xmin::text::bigint AS altered FROM pg_publication WHERE pubname = %s) t`, quoteText(config.Publication))
 }
 
 // othersSQL counts the tables of the publication that are neither ours nor

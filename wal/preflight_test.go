@@ -135,12 +135,13 @@ func TestSizesAreReadable(t *testing.T) {
 }
 
 func TestMemberTellsWhatWasMadeAnew(t *testing.T) {
-	before := member{publication: 1, table: 2, membership: 3}
+	before := member{publication: 1, table: 2, membership: 3, altered: 4}
 	for now, want := range map[member]string{
-		before:    "",
-		{1, 9, 9}: "it was dropped and made again",
-		{9, 2, 9}: "its publication was dropped and made again",
-		{1, 2, 9}: "it left the publication and came back",
+		before:       "",
+		{1, 9, 9, 9}: "it was dropped and made again",
+		{9, 2, 9, 9}: "its publication was dropped and made again",
+		{1, 2, 9, 9}: "it left the publication and came back",
+		{1, 2, 3, 9}: alteredPublication,
 	} {
 		if got := now.changed(before); got != want {
 			t.Errorf("%+v after %+v: %q, want %q", now, before, got, want)

@@ -76,9 +76,11 @@ type Memory struct {
 }
 
 // member is a table's place in the publication. Each part changes when something
-// was dropped and made again.
+// was dropped and made again, and the last when what is published may have been
+// something else for a while.
 type member struct {
 	publication, table, membership int64
+	altered                        uint32
 }
 
 func (w *watcher) look(ctx context.Context) error {
@@ -161,7 +163,7 @@ func (w *watcher) slot(ctx context.Context) (WatchState, error) {
 func (w *watcher) same(p published) error {
 	now := make([]member, len(p.tables))
 	for i := range p.tables {
-		now[i] = member{publication: p.publication.OID, table: p.tables[i].OID, membership: p.tables[i].Membership}
+		now[i] = member{publication: p.publication.OID, table: p.tables[i].OID, membership: p.tables[i].Membership, altered: p.publication.Altered}
 	}
 	if w.memory.first == nil {
 		w.memory.first = now
@@ -169,12 +171,19 @@ func (w *watcher) same(p published) error {
 	}
 	for i, t := range w.config.Tables {
 		if what := now[i].changed(w.memory.first[i]); what != "" {
-			return fault.NewOperator(fmt.Errorf("table %s: %s while it was streamed", t.display(), what),
-				"rows inserted in between were not sent: compare table and topic, send them again, then start the stream")
+			advice := fmt.Sprintf("rows inserted in between were not sent: run outboxcdc recover --slot %s --anew, which sends those that the table holds", w.config.Slot)
+			if what == alteredPublication {
+				advice += "; if just the owner was changed nothing is missing: start the stream again"
+			}
+			return fault.NewOperator(fmt.Errorf("table %s: %s while it was streamed", t.display(), what), advice)
 		}
 	}
 	return nil
 }
+
+// alteredPublication is of options (publish, publish_via_partition_root) or the owner: the
+// row in the catalog, a new version of which each makes, is the same again.
+const alteredPublication = "its publication was altered, and may have left inserts out,"
 
 func (m member) changed(before member) string {
 	switch {
@@ -184,6 +193,8 @@ func (m member) changed(before member) string {
 		return "its publication was dropped and made again"
 	case m.membership != before.membership:
 		return "it left the publication and came back"
+	case m.altered != before.altered:
+		return alteredPublication
 	default:
 		return ""
 	}

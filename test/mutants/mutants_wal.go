@@ -261,6 +261,11 @@ var adminMutants = []mutant{
 		pkg: "./test", test: "TestWatchEnds",
 	},
 	{
+		name: "admin: a publication that left inserts out for a while goes unseen",
+		file: "wal/watch.go", old: "\tcase m.altered != before.altered:", new: "\tcase false:",
+		pkg: "./test", test: "TestWatchEnds",
+	},
+	{
 		name: "admin: the publication is not watched",
 		file: "wal/watch.go", old: "\tif err = fault.Failures(p.judge(w.config)); err == nil {\n", new: "\tif err == nil {\n",
 		pkg: "./test", test: "TestWatchEnds",

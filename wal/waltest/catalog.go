@@ -53,7 +53,7 @@ var questions = []question{ //nolint:gochecknoglobals // a table
 	{"pg_publication_rel m", (*Server).tableFacts},
 	{"to_json(count(*))", func(*Server) []any { return []any{0} }},
 	{"to_json(EXISTS (SELECT FROM pg_publication", func(s *Server) []any { return []any{s.published} }},
-	{"pubinsert, pubviaroot FROM pg_publication", (*Server).publicationFacts},
+	{"pubinsert, pubviaroot, xmin", (*Server).publicationFacts},
 }
 
 // catalog answers what is asked about the server.
