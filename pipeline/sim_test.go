@@ -50,8 +50,8 @@ func TestSimulatedWorldsLoseAndReorderNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%d worlds: %+v", len(seeds), total)
-	if len(seeds) >= 100 && (total.Coalesced == 0 || total.Immediate == 0) {
-		t.Errorf("%d reads waited for a large piece, and %d worlds never waited: want some of both", total.Coalesced, total.Immediate)
+	if len(seeds) >= 100 && (total.Waits == 0 || total.Ends == 0) {
+		t.Errorf("%d reads waited for a large piece of the log, and the next did not %d times: want some of both", total.Waits, total.Ends)
 	}
 }
 
@@ -59,8 +59,7 @@ func TestSimulatedWorldsLoseAndReorderNothing(t *testing.T) {
 type tally struct {
 	Events, Stored, Sessions, Cuts, Crashes, Kills, Failures, SaveErrors int
 
-	Coalesced int // waits for a large piece of the log
-	Immediate int // worlds in which nothing was waited for
+	waltest.Paces
 }
 
 func (a *tally) add(b tally) {
@@ -72,8 +71,7 @@ func (a *tally) add(b tally) {
 	a.Kills += b.Kills
 	a.Failures += b.Failures
 	a.SaveErrors += b.SaveErrors
-	a.Coalesced += b.Coalesced
-	a.Immediate += b.Immediate
+	a.Paces.Add(b.Paces)
 }
 
 const (
@@ -166,9 +164,7 @@ func (w *world) live() {
 	w.poison.mend()
 	w.session(ctx, false)
 	w.checkComplete()
-	if w.tally.Coalesced = w.server.Coalesced(); w.tally.Coalesced == 0 {
-		w.tally.Immediate++
-	}
+	w.tally.Paces = w.server.Paces()
 }
 
 func closed(c <-chan struct{}) bool {

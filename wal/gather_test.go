@@ -57,7 +57,7 @@ func TestNoRowWaitsLongForCompany(t *testing.T) {
 			if late > phase.free {
 				t.Errorf("%s: %d rows waited, want %d at the most", phase.name, late, phase.free)
 			}
-			if waited := r.server.Coalesced() > 0; waited != phase.waited {
+			if waited := r.server.Paces().Waits > 0; waited != phase.waited {
 				t.Errorf("%s: waited for large pieces: %v, want %v", phase.name, waited, phase.waited)
 			}
 		}
@@ -74,16 +74,16 @@ func TestARowThatCameLateLetsTheNextOnesGather(t *testing.T) {
 		r := read(t, t.Context(), server, 0)
 		r.take(t, t.Context())
 		synctest.Wait()
-		if server.Coalesced() == 0 {
+		if server.Paces().Waits == 0 {
 			t.Error("a row came a second after its commit, and what follows it is read at once")
 		}
 		server.Transaction(8, insert("in time"))
 		r.take(t, t.Context())
-		before := server.Coalesced()
+		before := server.Paces().Waits
 		server.Transaction(9, insert("in time"))
 		r.take(t, t.Context())
 		synctest.Wait()
-		if waits := server.Coalesced() - before; waits > 0 {
+		if waits := server.Paces().Waits - before; waits > 0 {
 			t.Errorf("%d waits behind a row that came in time", waits)
 		}
 		r.end()

@@ -3,6 +3,8 @@ package sim
 import (
 	"fmt"
 	"time"
+
+	"github.com/outboxcdc/outboxcdc/wal/waltest"
 )
 
 // tally is what happened in worlds.
@@ -19,7 +21,7 @@ type tally struct {
 	BrokerErrors       int           // answers with an error that may pass
 	Refusals           int           // answers with an error that does not
 	Moves              int           // of leaders
-	Coalesced          int           // waits for a large piece of the log
+	Paces              waltest.Paces // of the reader
 	Statuses           int           // that confirmed something
 	Recovery           time.Duration // the longest
 }
@@ -42,7 +44,7 @@ func (a *tally) add(b tally) {
 	a.BrokerErrors += b.BrokerErrors
 	a.Refusals += b.Refusals
 	a.Moves += b.Moves
-	a.Coalesced += b.Coalesced
+	a.Paces.Add(b.Paces)
 	a.Statuses += b.Statuses
 	a.Recovery = max(a.Recovery, b.Recovery)
 }

@@ -114,7 +114,7 @@ func (w *world) live() {
 	w.server.Close()
 	w.kafka.close()
 	time.Sleep(time.Minute) // what drivers still close in the background has a timeout
-	w.tally.Coalesced += w.server.Coalesced()
+	w.tally.Paces.Add(w.server.Paces())
 }
 
 // heal mends what disturbances may have left behind.

@@ -138,11 +138,11 @@ func (c *conn) refuse(code, message string) error {
 	return c.backend.Flush()
 }
 
-// waits is how often the client of one connection has waited.
-func (c *conn) waits() int {
+// paces is how the client of one connection has read.
+func (c *conn) paces() Paces {
 	c.client.in.mu.Lock()
 	defer c.client.in.mu.Unlock()
-	return c.client.in.waits
+	return c.client.in.paces
 }
 
 func (c *conn) leave() {
@@ -150,7 +150,7 @@ func (c *conn) leave() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.release()
-	c.s.coalesced += c.waits()
+	c.s.paces.Add(c.paces())
 	delete(c.s.conns, c)
 	c.s.change()
 }

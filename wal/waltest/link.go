@@ -112,7 +112,9 @@ type link struct {
 	data          []byte        // written and not yet read
 	pieces        []piece       // of data, by the time of their arrival
 	last          time.Time     // when the latest piece arrives
-	waits         int           // how often await was called
+	paces         Paces
+	awaited       bool // since the latest read that gave something
+	awaits        bool // before that read
 	readDeadline  time.Time
 	writeDeadline time.Time
 	finished      bool // by the writer
@@ -174,7 +176,8 @@ func (l *link) read(p []byte) (int, error) {
 // the deadline is told.
 func (l *link) await(bytes int) error {
 	l.mu.Lock()
-	l.waits++
+	l.paces.Waits++
+	l.awaited = true
 	l.mu.Unlock()
 	for {
 		l.mu.Lock()
@@ -209,6 +212,10 @@ func (l *link) take(p []byte) (int, error) {
 	case here > 0:
 		n := copy(p, l.data[:here])
 		l.drop(n)
+		if l.awaits && !l.awaited {
+			l.paces.Ends++
+		}
+		l.awaits, l.awaited = l.awaited, false
 		return n, nil
 	case here == 0 && l.ends(0):
 		return 0, io.EOF

@@ -65,7 +65,7 @@ type Server struct {
 	statuses  []Status
 	changed   chan struct{} // closed and replaced whenever something changes
 	conns     map[*conn]struct{}
-	coalesced int // low-water marks that were set by connections that are gone
+	paces     Paces // of connections that are gone
 	behind    time.Duration
 	down      bool
 	stopping  bool
@@ -285,15 +285,27 @@ func (s *Server) Close() {
 	}
 }
 
-// Coalesced is how often a client has waited for a large piece of the log.
-func (s *Server) Coalesced() int {
+// Paces is how clients have read the log.
+type Paces struct {
+	Waits int // for a large piece of it
+	Ends  int // of waiting: reads at once, each right behind one that had waited
+}
+
+// Add adds q.
+func (p *Paces) Add(q Paces) {
+	p.Waits += q.Waits
+	p.Ends += q.Ends
+}
+
+// Paces is how all clients have read so far.
+func (s *Server) Paces() Paces {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	waits := s.coalesced
+	all := s.paces
 	for c := range s.conns {
-		waits += c.waits()
+		all.Add(c.paces())
 	}
-	return waits
+	return all
 }
 
 // Mute makes every connection go on taking what it is sent and answer nothing, as
