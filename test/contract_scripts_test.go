@@ -173,7 +173,8 @@ var scripts = []script{
 	{name: "a server that stops waits for its client", own: true, play: stoppingServer},
 }
 
-// silentClient says in quarters of the timeout when it is asked and when it is left.
+// silentClient says in quarters of the timeout, the nearest, when it is asked and when it
+// is left.
 func silentClient(tb testing.TB, s stage, say saying) {
 	tb.Helper()
 	const timeout = 2 * time.Second
@@ -181,7 +182,7 @@ func silentClient(tb testing.TB, s stage, say saying) {
 	began := time.Now()
 	for {
 		kind, _ := r.next(3 * timeout)
-		quarters := int(4*time.Since(began)/timeout + 0)
+		quarters := int((8*time.Since(began)/timeout + 1) / 2)
 		switch {
 		case kind == "k" && r.keepalive.reply:
 			say("asked after %d quarters", quarters)

@@ -169,6 +169,9 @@ func (r *realStage) stop(tb testing.TB) { tb.Helper(); r.db.Server.BeginStop(tb,
 func (r *realStage) write(tb testing.TB, what string, ids ...string) {
 	tb.Helper()
 	row := func(id string) string { return "insert into outbox (id) values ('" + id + "')" }
+	// Its walsender may sleep through a commit (see wal.DefaultStatusInterval), which the
+	// signal to read the configuration again ends.
+	defer r.run(tb, "select pg_reload_conf()")
 	switch what {
 	case "insert":
 		statements := []string{"begin"}

@@ -31,8 +31,8 @@ type Config struct {
 	MessagePrefix string
 
 	// StatusInterval is how often the slot is told at least where we are; 0 means
-	// DefaultStatusInterval. What has been newly confirmed is told within a tenth
-	// of it, half a second at the most.
+	// DefaultStatusInterval. What has been newly confirmed is told within half of it,
+	// half a second at the most.
 	StatusInterval time.Duration
 
 	// Silence of the server after which the link counts as dead; 0 means
@@ -54,9 +54,12 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// DefaultStatusInterval keeps us well inside a third of the wal_sender_timeout
-// of one minute that Connect asks for.
-const DefaultStatusInterval = 10 * time.Second
+// DefaultStatusInterval bounds how long a row waits for a walsender that has slept
+// through its commit. From version 16 on a walsender looks for new log, and only then
+// queues up to be woken by it (walsender.c, WalSndWaitForWal and WalSndWait): what is
+// committed between the two wakes it not, and on an otherwise idle server it sleeps until
+// half of wal_sender_timeout has passed. A status wakes it, and then it looks again.
+const DefaultStatusInterval = time.Second
 
 // DefaultSilence is more than the half of wal_sender_timeout after which servers of
 // version 15 and later send a keepalive from the midst of a transaction that they

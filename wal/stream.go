@@ -65,6 +65,11 @@ type Stream struct {
 // ErrLinkDead means that the server answered nothing for Config.Silence.
 var ErrLinkDead = errors.New("the server does not answer")
 
+const (
+	askAfter      = 5 * time.Second  // of silence, for a sign of life with each status
+	writePatience = 10 * time.Second // for a status, where the link is full
+)
+
 // errEnded means that the server ended the stream in order.
 var errEnded = errors.New("the server ended the stream")
 
@@ -108,7 +113,7 @@ func newStream(conn net.Conn, frames *frameReader, config Config, from LSN) *Str
 	under := aheadOf(conn)
 	s := &Stream{
 		conn: conn, frames: frames, ahead: under, pace: newPace(conn, under), config: config, logger: logger,
-		interval: interval, tick: min(interval/10, time.Second/2),
+		interval: interval, tick: min(interval/2, time.Second/2),
 		silence: config.Silence,
 	}
 	if s.silence == 0 {
@@ -422,7 +427,7 @@ func (s *Stream) report(now time.Time) error {
 	if silence >= s.silence {
 		return fmt.Errorf("%w for %v", ErrLinkDead, silence.Round(time.Second))
 	}
-	return s.writeStatus(now, silence >= s.interval/2)
+	return s.writeStatus(now, silence >= askAfter)
 }
 
 // writeStatus tells the server where we are; with ask it must answer, which is how
@@ -430,7 +435,7 @@ func (s *Stream) report(now time.Time) error {
 func (s *Stream) writeStatus(now time.Time, ask bool) error {
 	confirmed := s.Confirmed()
 	s.status.frame = appendStatus(s.status.frame[:0], confirmed, now, ask)
-	if err := s.conn.SetWriteDeadline(now.Add(s.interval)); err != nil {
+	if err := s.conn.SetWriteDeadline(now.Add(writePatience)); err != nil {
 		return fmt.Errorf("set write deadline: %w", err)
 	}
 	if _, err := s.conn.Write(s.status.frame); err != nil {

@@ -266,6 +266,11 @@ var adminMutants = []mutant{
 		pkg: "./test", test: "TestWatchEnds",
 	},
 	{
+		name: "stream: a walsender that slept through a commit sleeps on",
+		file: "wal/config.go", old: "const DefaultStatusInterval = time.Second", new: "const DefaultStatusInterval = 10 * time.Second",
+		pkg: "./wal", test: "TestARowThatTheWalsenderSleptThroughIsFetchedSoon",
+	},
+	{
 		name: "admin: the publication is not watched",
 		file: "wal/watch.go", old: "\tif err = fault.Failures(p.judge(w.config)); err == nil {\n", new: "\tif err == nil {\n",
 		pkg: "./test", test: "TestWatchEnds",

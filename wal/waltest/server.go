@@ -70,6 +70,7 @@ type Server struct {
 	down      bool
 	stopping  bool
 	muted     bool
+	asleep    bool
 }
 
 // slot is the server's one.
@@ -314,6 +315,14 @@ func (s *Server) Mute() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.muted = true
+}
+
+// Doze makes walsenders sleep through whatever is written until the next status, as
+// those of version 16 and later may.
+func (s *Server) Doze() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asleep = true
 }
 
 // SetDown makes Dial fail, or work again.

@@ -41,6 +41,9 @@ func (c *conn) send(from wal.LSN, done <-chan struct{}) {
 	for next := 0; ; {
 		c.s.mu.Lock()
 		log, changed, stopping := c.s.log[next:], c.s.changed, c.s.stopping
+		if c.s.asleep {
+			log = nil
+		}
 		c.s.mu.Unlock()
 		for _, u := range log {
 			next++
@@ -299,6 +302,7 @@ func (c *conn) status(body []byte) {
 	c.s.statuses = append(c.s.statuses, status)
 	c.s.believe(status.Flush)
 	c.flushed, c.heard, c.pinged = max(c.flushed, status.Flush), status.At, false
+	c.s.asleep = false
 	muted := c.s.muted
 	c.s.change()
 	c.s.mu.Unlock()
