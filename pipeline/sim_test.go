@@ -50,8 +50,8 @@ func TestSimulatedWorldsLoseAndReorderNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%d worlds: %+v", len(seeds), total)
-	if len(seeds) >= 100 && (total.Waits == 0 || total.Ends == 0) {
-		t.Errorf("%d reads waited for a large piece of the log, and the next did not %d times: want some of both", total.Waits, total.Ends)
+	if len(seeds) >= 100 && (total.Paces.Waits == 0 || total.Paces.Ends == 0) {
+		t.Errorf("%d reads waited for a large piece of the log, and the next did not %d times: want some of both", total.Paces.Waits, total.Paces.Ends)
 	}
 }
 
@@ -59,7 +59,7 @@ func TestSimulatedWorldsLoseAndReorderNothing(t *testing.T) {
 type tally struct {
 	Events, Stored, Sessions, Cuts, Crashes, Kills, Failures, SaveErrors int
 
-	waltest.Paces
+	Paces waltest.Paces // of the reader
 }
 
 func (a *tally) add(b tally) {
