@@ -130,7 +130,7 @@ func (r *Runner) prepare(ctx context.Context, conn *wal.Conn) (checkpoint.Positi
 	if e.slot, err = r.free(ctx, conn); err != nil {
 		return none, err
 	}
-	if err := r.nothingParked(ctx, conn, e.identity.System); err != nil {
+	if err := r.nothingParked(ctx, conn); err != nil {
 		return none, err
 	}
 	if err := r.register(ctx, conn, verdict.Kind == FirstStart); err != nil {

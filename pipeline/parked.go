@@ -93,13 +93,13 @@ func newParked(lot parking, letter string, limit ParkLimit, slot string) *parked
 // nothingParked refuses a stream that would not park while rows are parked: what comes
 // next of their aggregates would overtake them, and a consumer that drops what is not
 // above the highest position that it knows would never see them.
-func (r *Runner) nothingParked(ctx context.Context, conn *wal.Conn, system string) error {
+func (r *Runner) nothingParked(ctx context.Context, conn *wal.Conn) error {
 	if r.config.OnError == OnErrorPark {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	count, err := conn.Parked(ctx, system)
+	count, err := conn.Parked(ctx)
 	if err != nil || count.Rows == 0 {
 		return err
 	}

@@ -22,6 +22,10 @@ type RecoverConfig struct {
 
 	Anew       bool // replace a slot that is sound, too
 	Everything bool // send every row of the tables, whatever was delivered
+
+	// Upgraded says that pg_upgrade made this cluster of the one that the position is of:
+	// its log begins behind the old one's end, and the numbers of transactions go on.
+	Upgraded bool
 }
 
 // Recovery is what a recovery did.
@@ -118,12 +122,11 @@ func (r *recovery) recover(ctx context.Context, stop <-chan struct{}, conn *wal.
 // they come. No stream can send or drop them while the slot is lost, so what is to be
 // dropped is, here.
 func (r *recovery) nothingParked(ctx context.Context, conn *wal.Conn) error {
-	system := r.e.identity.System
-	count, err := conn.Parked(ctx, system)
+	count, err := conn.Parked(ctx)
 	if err != nil || count.Rows == 0 {
 		return err
 	}
-	parking := wal.NewParking(r.config.Wal, system)
+	parking := wal.NewParking(r.config.Wal, r.e.identity.System)
 	defer parking.Close() //nolint:errcheck // what it has done is durable
 	dropped, err := parking.DropAsked(ctx)
 	if err != nil {
@@ -149,7 +152,12 @@ func (r *recovery) judge(ctx context.Context, conn *wal.Conn) error {
 		return fault.NewOperator(errors.New("no position is saved for it, so nothing says what was delivered"),
 			"outboxcdc stream makes slot and position at its first start; rows from before are sent by inserting them anew")
 	}
-	if v, other := otherLog(r.e); other {
+	if r.config.Upgraded {
+		if err := r.upgraded(ctx, conn); err != nil {
+			return err
+		}
+	}
+	if v, other := otherLog(r.origin()); other {
 		return v.err()
 	}
 	r.done.Lost = r.e.saved.LSN
@@ -161,6 +169,38 @@ func (r *recovery) judge(ctx context.Context, conn *wal.Conn) error {
 	}
 	return everyRowTells(ctx, conn.Tables())
 }
+
+// origin is the evidence in terms of the cluster that the position is of.
+func (r *recovery) origin() evidence {
+	e := r.e
+	if r.config.Upgraded {
+		e.identity.System, e.identity.Timeline = e.saved.System, e.saved.Timeline
+	}
+	return e
+}
+
+// upgraded refuses a cluster that pg_upgrade did not make of the one before. It sets where
+// the log and the numbers of transactions go on (pg_upgrade.c, copy_xact_xlog_xid); a dump
+// that is restored begins both anew.
+func (r *recovery) upgraded(ctx context.Context, conn *wal.Conn) error {
+	saved := r.e.saved
+	switch {
+	case saved.System == r.e.identity.System:
+		return fault.NewUsage(errors.New("the cluster was not upgraded since: the position is of this one"), "leave out --upgraded")
+	case r.e.identity.Flush < saved.LSN:
+		return fault.NewOperator(fmt.Errorf("the log ends at %v, before the position that was saved, %v, and behind pg_upgrade it would go on from there", r.e.identity.Flush, saved.LSN), restoredAdvice)
+	case !saved.Delivered.Known():
+		return nil
+	}
+	reached, err := conn.Reaches(ctx, saved.Delivered.Text)
+	if err == nil && !reached {
+		err = fault.NewOperator(errors.New("the numbers of transactions are lower than those of what was delivered, and behind pg_upgrade they would go on from there"), restoredAdvice)
+	}
+	return err
+}
+
+// restoredAdvice is for a database that came into its cluster by a dump.
+const restoredAdvice = "check --database-url; rows of a database that was restored from a dump do not tell what was delivered of them: begin with a new slot name, and insert anew what is to be sent"
 
 // everyRowTells refuses rows of which nobody can say whether they were sent: they would be
 // passed in silence.
@@ -202,7 +242,7 @@ func (r *recovery) delivered(ctx context.Context) (checkpoint.Snapshot, error) {
 	if err != nil {
 		return checkpoint.Snapshot{}, err
 	}
-	best, ok := newestDelivered(entries, r.e.identity, switches)
+	best, ok := newestDelivered(entries, r.origin().identity, switches)
 	if !ok {
 		return best, fault.NewOperator(fmt.Errorf("what was delivered before %v is not known in terms of transactions", r.e.saved.LSN),
 			"--everything sends every row of the table again, and consumers drop what they know by the header id")

@@ -200,7 +200,7 @@ func (p *planner) fromTable(ctx context.Context, plan *Plan) error {
 	if len(p.config.Wal.Tables) == 0 {
 		return p.tooOld(fmt.Sprintf("no slot reaches back to %v, and logical messages are in no table", plan.From))
 	}
-	parked, err := p.conn.Parked(ctx, p.identity.System)
+	parked, err := p.conn.Parked(ctx)
 	switch {
 	case err != nil:
 		return err

@@ -70,7 +70,7 @@ func LookAtStatus(ctx context.Context, config Config) (s Status, err error) {
 	if s.Server, err = conn.Overview(ctx); err != nil {
 		return s, err
 	}
-	if s.Parked, err = conn.Parked(ctx, e.identity.System); err != nil {
+	if s.Parked, err = conn.Parked(ctx); err != nil {
 		return s, err
 	}
 	s.Messages = config.Wal.MessagePrefix

@@ -193,10 +193,14 @@ func otherLog(e evidence) (Verdict, bool) {
 	id, saved := e.identity, e.saved
 	switch {
 	case id.System != saved.System:
+		advice := "check --database-url: a position means nothing in another cluster"
+		if !e.messagesOnly {
+			advice += "; if pg_upgrade made this one of that, run outboxcdc recover --slot " + saved.Slot + " --upgraded"
+		}
 		return e.refuse(Verdict{
 			Kind: OtherLog, From: saved.LSN,
 			Sentence: fmt.Sprintf("the position of slot %s was saved in cluster %s, this is cluster %s", saved.Slot, saved.System, id.System),
-			Advice:   "check --database-url: a position means nothing in another cluster; if the database has moved there for good",
+			Advice:   advice,
 		}), true
 	case id.Database != saved.Database:
 		return Verdict{

@@ -81,7 +81,7 @@ type ParkedHead struct {
 // time.
 type Parking struct {
 	config Config
-	system string // of the log that the positions are of
+	system string // of the log that is read; see bring
 	pg     *pgconn.PgConn
 }
 
@@ -155,16 +155,34 @@ func (p *Parking) change(ctx context.Context, what, sql string) (rows int64, err
 	return rows, err
 }
 
-// ours is SQL for the rows of the slot.
-func (p *Parking) ours() string {
-	return "slot = " + quoteText(p.config.Slot) + " AND system = " + quoteText(p.system)
+// ours is SQL for the rows of the slot, also those that wait since it was a slot of
+// another cluster.
+func (p *Parking) ours() string { return "slot = " + quoteText(p.config.Slot) }
+
+// here is SQL for the rows whose positions are of the log of this cluster.
+func (p *Parking) here() string { return p.ours() + " AND system = " + quoteText(p.system) }
+
+// bring makes rows that wait since the database was in another cluster, before an upgrade
+// of it for one, rows of this one, ahead of all that a stream that starts at from will
+// read. They keep their order; where their positions are not below from, the last ones
+// below are theirs.
+func (p *Parking) bring(ctx context.Context, from LSN) error {
+	_, err := p.change(ctx, "take along the parked rows of another cluster", fmt.Sprintf(`UPDATE outboxcdc.parked q SET system = %s,
+		commit_lsn = CASE WHEN o.top < %s THEN q.commit_lsn ELSE %[2]s - o.place END, index = CASE WHEN o.top < %[2]s THEN q.index ELSE 0 END
+		FROM (SELECT system, commit_lsn, index, max(commit_lsn) OVER () AS top, row_number() OVER (ORDER BY commit_lsn DESC, index DESC, system) AS place
+			FROM outboxcdc.parked WHERE %[3]s AND system <> %[1]s AND state = 'parked') o
+		WHERE %[3]s AND (q.system, q.commit_lsn, q.index) = (o.system, o.commit_lsn, o.index)`, quoteText(p.system), quoteLSN(from), p.ours()))
+	return err
 }
 
 // Load gives what is parked, and of what is settled that which a stream that starts at
 // from may read again, in the order of the log. What was settled long ago is forgotten.
 func (p *Parking) Load(ctx context.Context, from LSN) (heads []ParkedHead, err error) {
 	if _, err := p.change(ctx, "tidy the parked rows", "DELETE FROM outboxcdc.parked WHERE "+p.ours()+
-		" AND state <> 'parked' AND settled_at < now() - interval '"+settledAge+"' AND commit_lsn < "+quoteLSN(from)); err != nil {
+		" AND state <> 'parked' AND settled_at < now() - interval '"+settledAge+"' AND (commit_lsn < "+quoteLSN(from)+" OR system <> "+quoteText(p.system)+")"); err != nil {
+		return nil, err
+	}
+	if err := p.bring(ctx, from); err != nil {
 		return nil, err
 	}
 	type form struct {
@@ -178,7 +196,7 @@ func (p *Parking) Load(ctx context.Context, from LSN) (heads []ParkedHead, err e
 	}
 	err = p.use(ctx, "load the parked rows", func(ctx context.Context) error {
 		all, err := fetch[form](ctx, p.pg, "SELECT row_to_json(h)::text FROM (SELECT commit_lsn, index, aggregate, bytes, cause, reason, state <> 'parked' AS settled FROM outboxcdc.parked WHERE "+
-			p.ours()+" AND (state = 'parked' OR commit_lsn >= "+quoteLSN(from)+") ORDER BY outboxcdc.parked.commit_lsn, outboxcdc.parked.index) h")
+			p.here()+" AND (state = 'parked' OR commit_lsn >= "+quoteLSN(from)+") ORDER BY outboxcdc.parked.commit_lsn, outboxcdc.parked.index) h")
 		heads = make([]ParkedHead, len(all))
 		for i, f := range all {
 			heads[i] = ParkedHead{Place{LSN(f.Commit), f.Index}, f.Aggregate, f.Bytes, f.Cause, f.Reason, f.Settled}

@@ -10,14 +10,14 @@ import (
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
-// Parked counts what is parked for the slot in the log of this cluster, without the
-// lock of a stream; nothing when there is no table for it, or the role may not read it.
-func (c *Conn) Parked(ctx context.Context, system string) (ParkedCount, error) {
-	count, err := countParked(ctx, c.pg, NewParking(c.config, system).ours())
+// Parked counts what is parked for the slot, without the lock of a stream; nothing when
+// there is no table for it, or the role may not read it.
+func (c *Conn) Parked(ctx context.Context) (ParkedCount, error) {
+	count, err := countParked(ctx, c.pg, NewParking(c.config, "").ours())
 	return count.ParkedCount, err
 }
 
-// ParkedPlaces are where the rows stand in the log that Parked counts.
+// ParkedPlaces are where parked rows stand in the log of this cluster.
 func (c *Conn) ParkedPlaces(ctx context.Context, system string) (map[Place]bool, error) {
 	readable, err := parkedReadable(ctx, c.pg)
 	if err != nil || !readable {
@@ -28,7 +28,7 @@ func (c *Conn) ParkedPlaces(ctx context.Context, system string) (map[Place]bool,
 		Index  int      `json:"index"`
 	}
 	all, err := fetch[form](ctx, c.pg, "SELECT row_to_json(p)::text FROM (SELECT commit_lsn, index FROM outboxcdc.parked WHERE "+
-		NewParking(c.config, system).ours()+" AND state = 'parked') p")
+		NewParking(c.config, system).here()+" AND state = 'parked') p")
 	places := make(map[Place]bool, len(all))
 	for _, f := range all {
 		places[Place{LSN(f.Commit), f.Index}] = true
@@ -70,7 +70,7 @@ func (t *Tables) Aside(ctx context.Context) (rows []AsideRow, told bool, err err
 		Dropped bool     `json:"dropped"`
 	}
 	all, err := fetch[form](ctx, t.pg, "SELECT row_to_json(a)::text FROM (SELECT event_id, state = '"+ParkedDropped+"' AS dropped FROM outboxcdc.parked "+
-		"WHERE slot = "+quoteText(t.config.Slot)+" AND system = (SELECT system_identifier::text FROM pg_control_system()) AND event_id IS NOT NULL AND state <> '"+ParkedSent+"') a")
+		"WHERE slot = "+quoteText(t.config.Slot)+" AND event_id IS NOT NULL AND state <> '"+ParkedSent+"') a")
 	for _, f := range all {
 		rows = append(rows, AsideRow{Event: f.Event, Dropped: f.Dropped})
 	}

@@ -134,6 +134,15 @@ func (t *Tables) Traceable(ctx context.Context) error {
 	return nil
 }
 
+// Reaches says whether the numbers of transactions have come as far as a snapshot.
+func (c *Conn) Reaches(ctx context.Context, snapshot string) (bool, error) {
+	reached, _, err := fetchOne[bool](ctx, c.pg, "SELECT to_json(pg_snapshot_xmax(pg_current_snapshot()) >= pg_snapshot_xmax("+quoteText(snapshot)+"::pg_snapshot))::text")
+	if err != nil {
+		return false, fmt.Errorf("compare the snapshot of what was delivered: %w", err)
+	}
+	return reached, nil
+}
+
 // Untold are the tables with rows that do not tell which transaction wrote them: those from
 // before the column was added, or that were written with a NULL. No Selection by snapshots
 // has them.

@@ -23,6 +23,8 @@ it has ended, start the stream. It may be interrupted at any moment and run agai
 until it has ended, a stream is refused. Rows that were deleted from the table
 meanwhile cannot be sent.
 
+After pg_upgrade, which gives the database another cluster, --upgraded says so.
+
 It waits for every transaction of the cluster that is running when it makes the slot.
 
 Examples:
@@ -35,6 +37,7 @@ Examples:
 		Flags: slices.Concat(databaseFlags(), mappingFlags(), brokerFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "anew", EnvVars: []string{twin("anew")}, Usage: "replace the slot although it is sound"},
 			&cli.BoolFlag{Name: "everything", EnvVars: []string{twin("everything")}, Usage: "send every row of the tables, whatever was delivered"},
+			&cli.BoolFlag{Name: "upgraded", EnvVars: []string{twin("upgraded")}, Usage: "pg_upgrade made this cluster of the one that the position is of"},
 		}, flagsNamed(streamFlags(), "drain-timeout"), logFlags()),
 		OnUsageError: badFlag,
 		Action:       p.recover,
@@ -60,7 +63,7 @@ func (p *program) recover(c *cli.Context) error {
 	if err := errors.Join(flagErr, logErr); err != nil {
 		return err
 	}
-	r := &recovering{config: pipeline.RecoverConfig{Config: config, Anew: c.Bool("anew"), Everything: c.Bool("everything")}}
+	r := &recovering{config: pipeline.RecoverConfig{Config: config, Anew: c.Bool("anew"), Everything: c.Bool("everything"), Upgraded: c.Bool("upgraded")}}
 	if err := p.runToTheEnd(c.Context, r, logger); err != nil {
 		return err
 	}

@@ -102,6 +102,16 @@ var poisonMutants = []mutant{
 		pkg: "./pipeline", test: "TestAParkedAggregateWaitsWhereTopicsTellItsType",
 	},
 	{
+		name: "park: rows of another cluster stay behind",
+		file: "wal/parked.go", old: "\tif err := p.bring(ctx, from); err != nil {", new: "\tif err := ctx.Err(); err != nil {",
+		pkg: "./test", test: "TestParkedRowsComeAlongToAnotherCluster",
+	},
+	{
+		name: "park: rows of another cluster keep positions ahead of the log",
+		file: "wal/parked.go", old: "commit_lsn = CASE WHEN o.top < %s THEN", new: "commit_lsn = CASE WHEN o.top < %s OR true THEN",
+		pkg: "./test", test: "TestParkedRowsComeAlongToAnotherCluster",
+	},
+	{
 		name: "park: the database forgets whose parked rows are now",
 		file: "wal/parked.go", old: "UPDATE outboxcdc.parked q SET aggregate = v.aggregate,", new: "UPDATE outboxcdc.parked q SET aggregate = q.aggregate,",
 		pkg: "./test", test: "TestAParkedAggregateWaitsWhereItsTopicIsAnother",

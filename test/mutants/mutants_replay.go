@@ -36,6 +36,21 @@ var replayMutants = []mutant{
 		pkg: "./test", test: recoveryUnderLoad,
 	},
 	{
+		name: "recover: a log that begins anew is taken for one behind an upgrade",
+		file: "pipeline/recover.go", old: "\tcase r.e.identity.Flush < saved.LSN:", new: "\tcase false:",
+		pkg: "./test", test: "TestARestoredDumpIsNotTakenForAnUpgrade",
+	},
+	{
+		name: "recover: transactions that begin anew are taken for those behind an upgrade",
+		file: "pipeline/recover.go", old: "\tif err == nil && !reached {", new: "\tif err == nil && !reached && false {",
+		pkg: "./test", test: "TestARestoredDumpIsNotTakenForAnUpgrade",
+	},
+	{
+		name: "recover: what was delivered before an upgrade is not known",
+		file: "pipeline/recover.go", old: "newestDelivered(entries, r.origin().identity, switches)", new: "newestDelivered(entries, r.e.identity, switches)",
+		pkg: "./test", test: "TestARecoveryAfterAnUpgradeSendsWhatNobodyStreamed",
+	},
+	{
 		name: "recover: what was delivered is sent again",
 		file: "pipeline/recover.go", old: "wal.Selection{Unseen: r.done.From.Text, Ordered: true}", new: "wal.Selection{Ordered: true}",
 		pkg: "./test", test: recoveryUnderLoad,
