@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -265,7 +266,11 @@ func TestInitMakesEverythingOnceAndSaysSo(t *testing.T) {
 	}
 	first, second := command(t, env, "init"), command(t, env, "init")
 	for _, got := range []answer{first, second} {
-		if got.exit != 0 || got.errors != "" {
+		// The shared server has transactions of other tests, for which a new slot waits.
+		said := slices.DeleteFunc(strings.Split(got.errors, "\n"), func(line string) bool {
+			return line == "" || strings.Contains(line, "only when a running transaction ends")
+		})
+		if got.exit != 0 || len(said) > 0 {
 			t.Fatalf("init: exit %d\n%s%s", got.exit, got.out, got.errors)
 		}
 	}
