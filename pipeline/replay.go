@@ -311,7 +311,7 @@ func (r *Replay) session(ctx context.Context, broker sink.Sink) (*session, error
 
 // openLog opens the copy of the slot.
 func (r *Replay) openLog(ctx context.Context) (*excerpt, error) {
-	parked, err := r.parked(ctx)
+	aside, err := r.aside(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -320,18 +320,18 @@ func (r *Replay) openLog(ctx context.Context) (*excerpt, error) {
 		return nil, err
 	}
 	chosen := r.Plan.Filter.keeper(r.plan)
-	e.keep = func(row *wal.Row) bool { return chosen(row) && !row.Time.Before(r.Plan.Since) && !parked[row.Place()] }
+	e.keep = func(row *wal.Row) bool { return chosen(row) && !row.Time.Before(r.Plan.Since) && !aside[row.Place()] }
 	return e, nil
 }
 
-// parked are rows that were never sent, and wait behind others of their aggregates. On a
-// standby nobody knows what has become of them since.
-func (r *Replay) parked(ctx context.Context) (places map[wal.Place]bool, err error) {
+// aside are rows that were never sent: they wait behind others of their aggregates, or were
+// dropped. On a standby nobody knows what has become of them since.
+func (r *Replay) aside(ctx context.Context) (places map[wal.Place]bool, err error) {
 	if r.runs == nil {
 		return places, nil
 	}
 	err = withConn(ctx, r.config.Wal, func(conn *wal.Conn) (err error) {
-		places, err = conn.ParkedPlaces(ctx, r.run.System)
+		places, err = conn.AsidePlaces(ctx, r.run.System)
 		return err
 	})
 	return places, err

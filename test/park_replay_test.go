@@ -45,3 +45,32 @@ func TestAReplayLeavesParkedRowsAside(t *testing.T) {
 	p.wantAll(t)
 	s.stop(t)
 }
+
+// TestAReplayLeavesDroppedRowsOut replays log with a row that no message can be made of and
+// that somebody dropped for that.
+func TestAReplayLeavesDroppedRowsOut(t *testing.T) {
+	t.Parallel()
+	p := newParkLine(t)
+	s := p.stream(t)
+	p.event(t, "p-0", false)
+	p.settled(t)
+	mustRun(t, slices.Concat([]string{"bookmark", "create", "here"}, p.base)...)
+	p.event(t, "p-0", true)
+	eventually(t, time.Minute, "the row is parked", func() bool { return p.parked(t) == 1 })
+	p.dlq(t, "drop", "--yes", "--all", "--wait", "1m")
+	p.event(t, "p-0", false)
+	p.settled(t)
+	if status := s.stop(t); status != 0 {
+		t.Fatalf("exit status %d, want 0:\n%s", status, s.log)
+	}
+	mustRun(t, slices.Concat([]string{"replay", "--sink", "kafka://" + strings.Join(p.kafka.Bootstrap(), ","), "--topic", p.topic, "--from-bookmark", "here"}, p.base)...)
+	var numbers []int64
+	for _, r := range p.kafka.Records(t, p.topic) {
+		if string(r.Key) == "p-0" {
+			numbers = append(numbers, numberOf(t, r))
+		}
+	}
+	if !slices.Equal(numbers, []int64{1, 3, 3}) {
+		t.Errorf("the events of p-0 are %v, want 1, and 3 once more by the replay", numbers)
+	}
+}

@@ -17,8 +17,9 @@ func (c *Conn) Parked(ctx context.Context) (ParkedCount, error) {
 	return count.ParkedCount, err
 }
 
-// ParkedPlaces are where parked rows stand in the log of this cluster.
-func (c *Conn) ParkedPlaces(ctx context.Context, system string) (map[Place]bool, error) {
+// AsidePlaces are where rows stand in the log of this cluster that are parked, or were
+// dropped within some days.
+func (c *Conn) AsidePlaces(ctx context.Context, system string) (map[Place]bool, error) {
 	readable, err := parkedReadable(ctx, c.pg)
 	if err != nil || !readable {
 		return nil, err
@@ -28,7 +29,7 @@ func (c *Conn) ParkedPlaces(ctx context.Context, system string) (map[Place]bool,
 		Index  int      `json:"index"`
 	}
 	all, err := fetch[form](ctx, c.pg, "SELECT row_to_json(p)::text FROM (SELECT commit_lsn, index FROM outboxcdc.parked WHERE "+
-		NewParking(c.config, system).here()+" AND state = 'parked') p")
+		NewParking(c.config, system).here()+" AND state <> '"+ParkedSent+"') p")
 	places := make(map[Place]bool, len(all))
 	for _, f := range all {
 		places[Place{LSN(f.Commit), f.Index}] = true

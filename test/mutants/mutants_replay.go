@@ -17,7 +17,7 @@ var replayMutants = []mutant{
 	},
 	{
 		name: "replay: parked rows are sent",
-		file: "pipeline/replay.go", old: "&& !parked[row.Place()] }", new: "&& (len(parked) >= 0 || !parked[row.Place()]) }",
+		file: "pipeline/replay.go", old: "&& !aside[row.Place()] }", new: "&& (len(aside) >= 0 || !aside[row.Place()]) }",
 		pkg: "./test", test: "TestAReplayLeavesParkedRowsAside",
 	},
 	{
@@ -49,6 +49,11 @@ var replayMutants = []mutant{
 		name: "recover: what was delivered before an upgrade is not known",
 		file: "pipeline/recover.go", old: "newestDelivered(entries, r.origin().identity, switches)", new: "newestDelivered(entries, r.e.identity, switches)",
 		pkg: "./test", test: "TestARecoveryAfterAnUpgradeSendsWhatNobodyStreamed",
+	},
+	{
+		name: "replay: a row that was dropped halts it",
+		file: "wal/parkedlook.go", old: "AND state <> '\"+ParkedSent+\"') p\")", new: "AND state = 'parked') p\")",
+		pkg: "./test", test: "TestAReplayLeavesDroppedRowsOut",
 	},
 	{
 		name: "recover: what was delivered is sent again",
