@@ -32,13 +32,16 @@ func TestASlotThatMovedIsTheOperatorsOnlyWhereNobodySavedThat(t *testing.T) {
 				go func() { ended <- r.Run(ctx, stop) }()
 				time.Sleep(5 * time.Second)
 				if !successor { // who cannot move it under the stream
+					server.SetDown(true)
 					server.Cut()
+					synctest.Wait() // the last status has arrived
 				}
 				moved := server.Idle(1 << 20)
 				if successor {
 					saveBeside(t, file, moved)
 				}
 				server.SetConfirmed(moved)
+				server.SetDown(false)
 				time.Sleep(time.Minute)
 				state := r.Stats().State
 				close(stop)

@@ -11,7 +11,7 @@ import (
 )
 
 // refusalLasts is for how long a topic that was refused is not asked for again. To ask
-// takes a second, and every row that names it would wait so long.
+// takes two seconds, and every row that names it would wait so long.
 const refusalLasts = 10 * time.Second
 
 // refused is a topic or place that cannot be sent to.

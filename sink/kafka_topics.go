@@ -52,7 +52,7 @@ const (
 
 	// A broker that starts up, or has not heard of a new topic yet, says that it does
 	// not exist. The next one is asked, and the first again.
-	missingTries = 3
+	missingTries = 4
 	firstPause   = 250 * time.Millisecond
 	longestPause = 5 * time.Second
 )

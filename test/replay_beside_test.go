@@ -16,11 +16,15 @@ import (
 // and then while replays are. It counts what the stream is behind by in rows, which a
 // slow machine, where the workload slows down with the stream, changes little.
 type witness struct {
-	l     *line
-	phase chan struct{} // closed when the replays begin
-	end   chan struct{}
-	found chan testimony
+	l      *line
+	looked chan struct{} // closed when it has looked often enough before the replays
+	phase  chan struct{} // closed when the replays begin
+	end    chan struct{}
+	found  chan testimony
 }
+
+// looks are how many each phase needs to prove something.
+const looks = 20
 
 // testimony is what a witness saw.
 type testimony struct {
@@ -33,7 +37,7 @@ type testimony struct {
 // witness begins to look. The workload and the stream must be running.
 func (l *line) witness(tb testing.TB) *witness {
 	tb.Helper()
-	w := &witness{l: l, phase: make(chan struct{}), end: make(chan struct{}), found: make(chan testimony, 1)}
+	w := &witness{l: l, looked: make(chan struct{}), phase: make(chan struct{}), end: make(chan struct{}), found: make(chan testimony, 1)}
 	conn := l.db.Server.Conn(tb, l.db.Name)
 	go func() {
 		var seen testimony
@@ -43,8 +47,19 @@ func (l *line) witness(tb testing.TB) *witness {
 	return w
 }
 
-// replays says that from now on replays are beside the stream.
-func (w *witness) replays() { close(w.phase) }
+// replays says that from now on replays are beside the stream, once the stream was looked
+// at alone.
+func (w *witness) replays(tb testing.TB) {
+	tb.Helper()
+	select {
+	case <-w.looked:
+	case seen := <-w.found:
+		tb.Fatalf("look at the live stream: %v", seen.err)
+	case <-time.After(time.Minute):
+		tb.Fatalf("it was not looked at %d times within a minute", looks)
+	}
+	close(w.phase)
+}
 
 func (w *witness) watch(conn *pgx.Conn, seen *testimony) error {
 	clock := time.NewTicker(20 * time.Millisecond)
@@ -66,7 +81,9 @@ func (w *witness) watch(conn *pgx.Conn, seen *testimony) error {
 		case <-w.phase:
 			seen.beside = append(seen.beside, behind)
 		default:
-			seen.alone = append(seen.alone, behind)
+			if seen.alone = append(seen.alone, behind); len(seen.alone) == looks {
+				close(w.looked)
+			}
 		}
 		// The slot first: what it has confirmed was saved before.
 		var slot, saved string
@@ -97,8 +114,11 @@ func (w *witness) watch(conn *pgx.Conn, seen *testimony) error {
 }
 
 // disturbance is how many times further behind than at its worst before the stream may
-// be, at the median, while replays are beside it.
-const disturbance = 4
+// be, at the median, while replays are beside it; fewRows are too few to compare.
+const (
+	disturbance = 4
+	fewRows     = 25
+)
 
 // undisturbed ends the looking and judges: one session held the slot throughout, nobody
 // but the stream moved it, and the stream kept up.
@@ -115,11 +135,11 @@ func (w *witness) undisturbed(tb testing.TB) {
 	if seen.wrong != "" {
 		tb.Errorf("the slot was moved by somebody other than the stream: %s", seen.wrong)
 	}
-	if len(seen.alone) < 20 || len(seen.beside) < 20 {
-		tb.Fatalf("only %d looks before the replays and %d beside them: it proves little", len(seen.alone), len(seen.beside))
+	if len(seen.beside) < looks {
+		tb.Fatalf("only %d looks beside the replays: it proves little", len(seen.beside))
 	}
 	before, beside := slices.Max(seen.alone), median(seen.beside)
-	if beside > disturbance*max(1, before) {
+	if beside > disturbance*max(fewRows, before) {
 		tb.Errorf("the stream was %d rows behind at the median beside the replays, and %d at the most before: more than %d times as far", beside, before, disturbance)
 	}
 	tb.Logf("rows behind: %d at the median and %d at the most alone, %d and %d beside replays; %d and %d looks",

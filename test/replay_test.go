@@ -168,12 +168,12 @@ func TestAReplayFromABookmarkIsExactlyTheSuffixInCommitOrder(t *testing.T) {
 	if err := json.Unmarshal([]byte(mustRun(t, append([]string{"bookmark", "list", "--json"}, l.flags...)...)), &listed); err != nil || len(listed) != 1 || listed[0].Name != "before" {
 		t.Fatalf("the bookmarks are %v, %v", listed, err)
 	}
-	marked := lsn(t, listed[0].LSN)
-	eventually(t, time.Minute, "three more seconds of traffic", func() bool { return l.w.written.Load() > 4000 })
+	marked, since := lsn(t, listed[0].LSN), l.w.written.Load()
+	eventually(t, time.Minute, "three more seconds of traffic", func() bool { return l.w.written.Load() > since+3000 })
 	middle := lsn(t, l.end(t))
 	w := l.witness(t)
-	eventually(t, time.Minute, "another second of traffic", func() bool { return l.w.written.Load() > 5000 && !l.behind(t, middle.String()) })
-	w.replays()
+	eventually(t, time.Minute, "another second of traffic", func() bool { return l.w.written.Load() > since+4000 && !l.behind(t, middle.String()) })
+	w.replays(t)
 
 	type replayed struct {
 		topic    string
@@ -238,16 +238,17 @@ func TestAReplayFromTheTableIsASupersetThatMissesNothing(t *testing.T) {
 	stop := l.atRate(t, 1000)
 	eventually(t, time.Minute, "a second of traffic", func() bool { return l.w.written.Load() > 1000 })
 	l.history(t, 1)
-	eventually(t, time.Minute, "another second of traffic", func() bool { return l.w.written.Load() > 2000 })
+	since := l.w.written.Load()
+	eventually(t, time.Minute, "another second of traffic", func() bool { return l.w.written.Load() > since+1000 })
 	from := lsn(t, l.end(t))
 	w := l.witness(t)
-	eventually(t, time.Minute, "two more seconds of traffic", func() bool { return l.w.written.Load() > 4000 && !l.behind(t, from.String()) })
+	eventually(t, time.Minute, "two more seconds of traffic", func() bool { return l.w.written.Load() > since+3000 && !l.behind(t, from.String()) })
 	eventually(t, time.Minute, "more than what is asked for is known to be delivered", func() (known bool) {
 		l.ask(t, "select coalesce(delivered_lsn > $2::pg_lsn, false) from outboxcdc.checkpoint where slot = $1", &known, l.slot, from.String())
 		return known
 	})
 	topic := l.kafka.Topic(t, streamPartitions)
-	w.replays()
+	w.replays(t)
 	out := l.replay(t, topic, "--from-lsn", from.String())
 	if !strings.Contains(printed(t, out, "source"), "outbox table") {
 		t.Errorf("the source is %q, want the table", printed(t, out, "source"))

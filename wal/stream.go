@@ -18,7 +18,7 @@ import (
 
 const (
 	startTimeout   = 30 * time.Second // for the server to accept START_REPLICATION
-	goodbyeTimeout = 2 * time.Second  // for the server to read our last status
+	goodbyeTimeout = 5 * time.Second  // for the server to read our last status
 	batchBytes     = arenaBytes
 	batchRows      = arenaRows
 )

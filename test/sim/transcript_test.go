@@ -3,7 +3,6 @@ package sim
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -36,10 +35,6 @@ func (t *transcript) sorted() []string {
 	lines := slices.Clone(t.lines)
 	slices.Sort(lines)
 	return lines
-}
-
-func (t *transcript) hash() string {
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(t.sorted(), "\n"))))
 }
 
 // tell logs the end of the transcript.
