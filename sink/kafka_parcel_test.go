@@ -7,7 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/outboxcdc/outboxcdc/sink"
 )
@@ -38,6 +40,45 @@ func TestAValueThatIsAckedIsLetGo(t *testing.T) {
 		}
 		if n := alive.Load(); n > few {
 			t.Errorf("%d of %d values of %d bytes are still held after their acks, want at most %d", n, messages, bytes, few)
+		}
+	})
+}
+
+// A record that the broker does not take yet is written anew with each try. Its memory is
+// its own until then, however much is sent and acked meanwhile.
+func TestTheMemoryOfARecordIsItsOwnUntilItsAck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeKafka(t, 1, kfake.SeedTopics(1, topic, "late"))
+		s := f.open(t, f.options(topic, "late"))
+		refused := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "late", Err: kerr.NotLeaderForPartition, Count: -1})
+		acked := 0
+		send := func(msgs ...sink.Message) {
+			t.Helper()
+			if err := s.Send(t.Context(), msgs, func(err error) {
+				if err != nil {
+					t.Errorf("acked with %v", err)
+				}
+				acked++
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		late := message("late", 0)
+		late.Topic = "late"
+		send(late)
+		const others = 2000 // which take the memory of some hundred records again and again
+		for n := range others {
+			send(message("a", n))
+			time.Sleep(10 * time.Millisecond)
+		}
+		if acked != others {
+			t.Errorf("%d messages are acked, want all but the late one", acked)
+		}
+		refused.Remove()
+		flush(t, s)
+		stored := f.stored(t, "late")
+		if len(stored) != 1 || string(stored[0].Key) != "late" {
+			t.Errorf("stored is %v, want the late message", stored)
 		}
 	})
 }

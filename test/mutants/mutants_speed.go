@@ -87,7 +87,7 @@ var speedMutants = []mutant{
 	{
 		name: "speed: a crate is used again while one of its messages is not acked",
 		file: "sink/kafka_parcel.go", old: "\tif c.held.Add(-1) > 0 {", new: "\tif c.held.Add(-1) > 1 {",
-		pkg: "./sink", test: "TestKafkaIsASink",
+		pkg: "./sink", test: "TestTheMemoryOfARecordIsItsOwnUntilItsAck",
 	},
 	{
 		name: "speed: an event on a quiet log lingers",
