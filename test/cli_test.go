@@ -26,9 +26,10 @@ type answer struct {
 // but for env.
 func command(tb testing.TB, env []string, args ...string) answer {
 	tb.Helper()
+	path := binaryPath(tb) // the first to ask builds it, which may take longer than a run
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binaryPath(tb), args...)
+	cmd := exec.CommandContext(ctx, path, args...)
 	for _, entry := range os.Environ() {
 		if !strings.HasPrefix(entry, "OUTBOXCDC_") && !strings.HasPrefix(entry, "PG") {
 			cmd.Env = append(cmd.Env, entry)

@@ -41,9 +41,10 @@ func binaryPath(tb testing.TB) string {
 // status.
 func outboxcdc(tb testing.TB, args ...string) (output string, status int) {
 	tb.Helper()
+	path := binaryPath(tb) // the first to ask builds it, which may take longer than a run
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binaryPath(tb), args...)
+	cmd := exec.CommandContext(ctx, path, args...)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

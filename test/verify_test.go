@@ -25,9 +25,10 @@ import (
 func (l *line) verify(tb testing.TB, topic string, more ...string) (report verify.Report, exit int) {
 	tb.Helper()
 	args := append([]string{"verify", "--json", "--sink", "kafka://" + strings.Join(l.kafka.Bootstrap(), ","), "--topic", topic}, l.flags...)
+	path := binaryPath(tb) // the first to ask builds it, which may take longer than a run
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binaryPath(tb), append(args, more...)...)
+	cmd := exec.CommandContext(ctx, path, append(args, more...)...)
 	var out, errors bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errors
 	cmd.Run() //nolint:errcheck // the exit status is what counts

@@ -93,10 +93,11 @@ func (w *world) throughProxy() string {
 // outboxcdc runs a command beside the links and wants status 0.
 func (w *world) outboxcdc(command string, more ...string) string {
 	w.t.Helper()
+	path := binary(w.t) // the first to ask builds it
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	args := append([]string{command, "--slot", w.slot, "--database-url", w.db.URL}, more...)
-	out, err := exec.CommandContext(ctx, binary(w.t), args...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	if err != nil {
 		w.t.Fatalf("outboxcdc %s: %v\n%s", command, err, out)
 	}
