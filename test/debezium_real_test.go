@@ -149,7 +149,7 @@ func (l *likeness) compare(t *testing.T, kafka *servers.KafkaServer, connect *se
 		f.run(t, "insert into events ("+l.into+") values ("+row+")")
 	}
 	got := kafka.AwaitRecords(t, ours+".thing", len(l.rows), time.Minute)
-	eventually(t, time.Minute, "Debezium has sent the rows", func() bool {
+	eventually(t, 3*time.Minute, "Debezium has sent the rows", func() bool {
 		if why := connect.Trace(t, theirs); why != "" {
 			t.Fatalf("the connector failed: %.2000s", why)
 		}

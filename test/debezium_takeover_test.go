@@ -87,7 +87,7 @@ func (h *handover) more(tb testing.TB, who string) {
 			tb.Logf("it was for %s to send; the connector says %.2000q", who, h.connect.Trace(tb, h.name))
 		}
 	})
-	h.kafka.AwaitRecords(tb, h.topic, len(h.kafka.Records(tb, h.topic))+300, time.Minute)
+	h.kafka.AwaitRecords(tb, h.topic, len(h.kafka.Records(tb, h.topic))+300, 3*time.Minute)
 }
 
 // judge: of each aggregate, the topic has every event that was committed, and the

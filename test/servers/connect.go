@@ -70,6 +70,11 @@ func startConnect(ctx context.Context, kafka *KafkaServer, config Config) (*Conn
 	if err != nil {
 		return nil, err
 	}
+	return retried(func() (*Connect, error) { return runConnect(ctx, kafka, java, jars) })
+}
+
+// runConnect starts a worker in a directory of its own.
+func runConnect(ctx context.Context, kafka *KafkaServer, java, jars string) (*Connect, error) {
 	place, err := newPlace(ctx, 1)
 	if err != nil {
 		return nil, err

@@ -327,7 +327,7 @@ func TestADaemonThatHangsIsGivenUp(t *testing.T) {
 	if strings.Count(out, "--- PASS: ") != 2 {
 		t.Errorf("no embedded server instead:\n%s", out)
 	}
-	if took := time.Since(began); took > startTimeout/2 {
+	if took := time.Since(began); took > 2*time.Minute {
 		t.Errorf("it took %v", took)
 	}
 }

@@ -237,7 +237,7 @@ func TestKafkaThatCannotStartShowsItsLog(t *testing.T) {
 	if !strings.Contains(said, "nonsense") {
 		t.Errorf("the log is missing: %s", said)
 	}
-	if took := time.Since(began); took > startTimeout/2 {
+	if took := time.Since(began); took > 2*time.Minute {
 		t.Errorf("it took %v to see that the server cannot start", took)
 	}
 }
