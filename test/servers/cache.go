@@ -202,12 +202,25 @@ func sweep(run string) error {
 		if err != nil {
 			return err
 		}
-		err = errors.Join(os.RemoveAll(strings.TrimSuffix(file, ".lock")), os.Remove(file), own.Close())
-		if err != nil {
+		if err := errors.Join(clearPlace(strings.TrimSuffix(file, ".lock")), own.Close()); err != nil {
 			return fmt.Errorf("clear what a dead test left behind: %w", err)
 		}
 	}
 	return nil
+}
+
+// clearPlace deletes a directory and its lock file. The owner may have removed the file
+// after we opened it. A server that is being killed may still write into the directory;
+// then both stay for the next one who clears.
+func clearPlace(dir string) error {
+	err := os.RemoveAll(dir)
+	if errors.Is(err, syscall.ENOTEMPTY) {
+		return nil
+	}
+	if removed := os.Remove(dir + ".lock"); !errors.Is(removed, fs.ErrNotExist) {
+		err = errors.Join(err, removed)
+	}
+	return err
 }
 
 // makeDirs makes dir and its parents so that the servant may enter it.

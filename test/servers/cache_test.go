@@ -3,6 +3,7 @@ package servers
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,6 +131,20 @@ func TestAPlaceThatIsRemovedLeavesNothing(t *testing.T) {
 	must(t, err)
 	if len(left) != 0 {
 		t.Errorf("%v is left", left)
+	}
+}
+
+func TestAPlaceWhoseOwnerWasFasterIsNoError(t *testing.T) {
+	gone := filepath.Join(t.TempDir(), "gone")
+	if err := clearPlace(gone); err != nil {
+		t.Errorf("neither directory nor lock are there: %v", err)
+	}
+	must(t, os.Mkdir(gone, 0o700))
+	if err := clearPlace(gone); err != nil {
+		t.Errorf("the lock is not there: %v", err)
+	}
+	if _, err := os.Stat(gone); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory is left: %v", err)
 	}
 }
 
