@@ -68,7 +68,8 @@ func (k *KafkaServer) Topic(tb testing.TB, partitions int32) string {
 }
 
 // CreateTopic makes a topic whose configs, such as max.message.bytes, are on top
-// of the server's.
+// of the server's, and waits until each of its partitions answers: the controller says
+// that a topic is there before a broker leads its partitions.
 func (k *KafkaServer) CreateTopic(tb testing.TB, name string, partitions int32, configs map[string]string) {
 	tb.Helper()
 	ctx, cancel := bounded()
@@ -81,9 +82,21 @@ func (k *KafkaServer) CreateTopic(tb testing.TB, name string, partitions int32, 
 		_, err := admin.CreateTopic(ctx, partitions, 1, values, name)
 		return err
 	})
+	if err == nil {
+		err = poll(ctx, 20*time.Millisecond, func(ctx context.Context) error { return k.leads(ctx, name, partitions) })
+	}
 	if err != nil {
 		tb.Fatalf("make the topic %s: %v", name, err)
 	}
+}
+
+// leads says whether each partition of a topic answers.
+func (k *KafkaServer) leads(ctx context.Context, topic string, partitions int32) error {
+	s, err := k.span(ctx, topic)
+	if err == nil && len(s) < int(partitions) {
+		err = fmt.Errorf("%d of %d partitions answer", len(s), partitions)
+	}
+	return err
 }
 
 // Records reads a topic from its beginning to where it ended when Records was
