@@ -296,6 +296,7 @@ func (g *ground) takenBy(tb testing.TB, name string) {
 		tb.Fatal("the database's URL does not parse")
 	}
 	config.RuntimeParams["replication"], config.RuntimeParams["application_name"] = "database", name
+	config.RuntimeParams["wal_sender_timeout"] = "0" // it answers no keepalive
 	pg, err := pgconn.ConnectConfig(walContext(tb), config)
 	if err != nil {
 		tb.Fatal(err)
