@@ -83,7 +83,9 @@ func TestCommittedEventsReachKafkaExactlyAndInOrder(t *testing.T) {
 	l := newLine(t, db, servers.SharedKafka(t))
 	quiet := neighbour(t, db.Server)
 	s := l.stream(t)
-	if err := l.w.write(walContext(t), streamEvents, streamWriters); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	if err := l.w.write(ctx, streamEvents, streamWriters); err != nil {
 		t.Fatalf("the workload: %v", err)
 	}
 	last := l.end(t)

@@ -23,7 +23,7 @@ func manager(tb testing.TB) (heard func() string) {
 	tb.Setenv("NOTIFY_SOCKET", path)
 	return func() string {
 		buffer := make([]byte, 4096)
-		if err := socket.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := socket.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 			tb.Fatal(err)
 		}
 		n, err := socket.Read(buffer)
