@@ -64,7 +64,7 @@ var scripts = []script{
 		t := r.transaction()
 		before := s.confirmed(tb)
 		r.status(t.end, 0, t.end, true)
-		r.quiet()
+		r.end()
 		say("the slot is %s where it was", compare(s.confirmed(tb), before))
 	}},
 	{name: "an ack that goes back is believed before 18", play: func(tb testing.TB, s stage, say saying) {
@@ -73,7 +73,7 @@ var scripts = []script{
 		s.write(tb, "insert", "a")
 		s.write(tb, "insert", "b")
 		first, second := r.transaction(), r.transaction()
-		r.ack(second.end)
+		r.status(second.end, second.end, second.end, true)
 		r.ack(first.end)
 		say("the slot is %s the later end", compare(s.confirmed(tb), second.end))
 	}},

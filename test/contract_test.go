@@ -355,20 +355,27 @@ func (r *reader) status(write, flush, apply wal.LSN, reply bool) {
 	}
 }
 
-// quiet reads until the server has said nothing for a while: by then it has taken in
-// what it was told. A keepalive alone proves nothing, since it may have been on its way.
-func (r *reader) quiet() {
+// end ends the copy and waits until the server has done so, too: by then it has taken in
+// all that it was told. A keepalive proves nothing, since it may have been on its way.
+func (r *reader) end() {
 	r.tb.Helper()
-	for kind := ""; kind != "nothing" && kind != "end"; {
-		kind, _ = r.next(300 * time.Millisecond)
+	r.pg.Frontend().Send(&pgproto3.CopyDone{})
+	if err := r.pg.Frontend().Flush(); err != nil {
+		r.tb.Fatal(err)
+	}
+	for kind := ""; kind != "ReadyForQuery"; {
+		if kind, _ = r.next(time.Minute); kind == "nothing" || kind == "end" {
+			r.tb.Fatalf("the server said %q instead of ending the copy", kind)
+		}
 	}
 }
 
-// ack confirms a position and waits until the server has taken it in.
+// ack confirms a position, as the last thing that this reader does, and waits until the
+// server has taken it in.
 func (r *reader) ack(lsn wal.LSN) {
 	r.tb.Helper()
 	r.status(lsn, lsn, lsn, true)
-	r.quiet()
+	r.end()
 }
 
 // refusal is the SQLSTATE of an error.
