@@ -88,6 +88,7 @@ func TestAStreamGoesOnFromAPositionInATopic(t *testing.T) {
 	if got := l.values(t)["a"]; !slices.Equal(got, []string{"1", "2"}) {
 		t.Errorf("the topic holds %q, want each event once", got)
 	}
+	l.free(t)
 	l.exec(t, "select pg_drop_replication_slot($1)", l.slot)
 	wantClass(t, l.begin(t, inTopic).end(t), fault.Operator, "does not exist", "outboxcdc recover --slot "+l.slot)
 }

@@ -249,6 +249,10 @@ func TestASlotThatWentMissingIsNotMadeAgain(t *testing.T) {
 	if exit := s.stop(t); exit != 0 {
 		t.Fatalf("the first run ended with %d", exit)
 	}
+	f.eventually(t, "the slot is free", func() (free bool) {
+		f.ask(t, "select not active from pg_replication_slots where slot_name = $1", &free, f.config.Slot)
+		return free
+	})
 	f.run(t, "select pg_drop_replication_slot('"+f.config.Slot+"')")
 	got := f.command(t, mistake{args: []string{"--checkpoint", position}})
 	wantRefusal(t, got, fault.ExitOperator, "slot "+f.config.Slot, "does not exist")

@@ -251,6 +251,7 @@ func noTableIsNeeded(t *testing.T, l *line) {
 		t.Errorf("the record's value is %s, want the message's", r.Value)
 	}
 	s.wantStop(t)
+	bare.free(t)
 	bare.exec(t, "select pg_drop_replication_slot('"+bare.slot+"')")
 	args := append([]string{"stream", "--sink", "stdout://", "--http", "off"}, bare.flags...)
 	if out, status := outboxcdc(t, args...); status != fault.ExitOperator || !strings.Contains(out, "are in no table") || strings.Contains(out, "recover") {

@@ -40,6 +40,7 @@ func TestPruneDeletesOnlyWhatIsDeliveredAndOld(t *testing.T) {
 		t.Errorf("the table holds (-want +got):\n%s", diff)
 	}
 	// Rows that nobody knows to be sent stay, however old they are.
+	l.free(t)
 	l.exec(t, "select pg_drop_replication_slot($1)", l.slot)
 	r = l.run(t, accepting(t, l.saved(t)))
 	l.insert(t, "later", "1")
@@ -208,6 +209,7 @@ func TestStatusTellsWhereAStreamStands(t *testing.T) {
 			t.Errorf("status does not say %q:\n%s", say, text)
 		}
 	}
+	l.free(t)
 	l.exec(t, "select pg_drop_replication_slot($1)", l.slot)
 	if s = look(fault.ExitOperator); s.Exists || s.Verdict.Kind != "gap" || s.Verdict.From != s.Saved || !strings.Contains(s.Verdict.Advice, "outboxcdc recover") {
 		t.Errorf("without its slot the status is %+v", s)

@@ -52,7 +52,7 @@ var losses = map[string][]string{
 // lose loses the slot once nobody streams from it any more.
 func (l *line) lose(tb testing.TB, statements []string) {
 	tb.Helper()
-	eventually(tb, time.Minute, "the slot is free", func() bool { return l.slotText(tb, "active") == "false" })
+	l.free(tb)
 	for _, sql := range statements {
 		l.exec(tb, strings.ReplaceAll(sql, "SLOT", l.slot))
 	}

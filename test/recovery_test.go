@@ -158,6 +158,7 @@ func TestASlotThatWasDroppedOrMadeAnewIsRefused(t *testing.T) {
 	if status := s.stop(t); status != 0 {
 		t.Fatalf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
 	}
+	l.free(t)
 	sql := l.db.Server.Conn(t, l.db.Name)
 	for _, step := range []struct{ sql, say string }{
 		{"select pg_drop_replication_slot($1)", "does not exist"},

@@ -131,6 +131,7 @@ func (r *roles) streamerMay(t *testing.T) {
 	mustRun(t, append(run("verify"), sink...)...)
 	mustRun(t, run("peek")...)
 	mustRun(t, run("dlq", "list")...)
+	r.free(t)
 	r.exec(t, "select pg_drop_replication_slot('"+r.slot+"')")
 	mustRun(t, append(run("recover"), sink...)...)
 

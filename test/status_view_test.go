@@ -136,6 +136,7 @@ func TestTheStatusOfARowIsUnknownWhereNobodyCanTell(t *testing.T) {
 			l.awaitStatuses(t, "SENT 1")
 			r.drain(t)
 			l.insert(t, "a", "2")
+			l.free(t)
 			l.exec(t, "select pg_drop_replication_slot($1)", l.slot)
 			r = l.run(t, accepting(t, l.saved(t)))
 			l.insert(t, "a", "3")

@@ -181,6 +181,7 @@ func (w *world) dropPublication() {
 	w.exec("drop publication outboxcdc")
 	w.load.gap(w.t, w.name("unpublished"), w.random)
 	w.main.refuses(w.t, "publication") // the watch says it or the server, whoever looks first
+	w.released()
 	w.exec("select pg_drop_replication_slot($1)", w.slot)
 	w.forgetPosition()
 	w.outboxcdc("init")
@@ -208,6 +209,7 @@ func (w *world) maintain(name string, stopped bool) (resume func()) {
 	w.recovers("the pause of the writers")
 	if stopped {
 		w.main.stop(w.t)
+		w.released()
 		w.load.gap(w.t, w.name(name), w.random)
 	}
 	return func() {
@@ -219,6 +221,22 @@ func (w *world) maintain(name string, stopped bool) (resume func()) {
 		w.resend()
 		w.recovers("the gap was sent again")
 	}
+}
+
+// released waits until nobody streams from the slot. The walsender of a stream that has
+// ended lives on for a moment.
+func (w *world) released() {
+	w.t.Helper()
+	w.sql(func(ctx context.Context, conn *pgx.Conn) error {
+		clock := time.NewTicker(50 * time.Millisecond)
+		defer clock.Stop()
+		for active := true; active; <-clock.C {
+			if err := conn.QueryRow(ctx, "select active from pg_replication_slots where slot_name = $1", w.slot).Scan(&active); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // name is one that no other transaction has.
