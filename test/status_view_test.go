@@ -227,6 +227,14 @@ func TestAnIdleStreamDoesNotKeepItsDatabaseAwake(t *testing.T) {
 	}
 	l.exec(t, "checkpoint") // what the setting up wrote is the server's matter
 	before := look()
+	eventually(t, time.Minute, "what the last row brought about was saved three seconds ago", func() bool {
+		now := look()
+		if now.Saved != before.Saved {
+			before = now
+		}
+		return now.At-before.At >= 3
+	})
+	before = look()
 	looks := l.lookedAt(t)
 	after := before
 	eventually(t, *idleFor+time.Minute, "the time is over", func() bool {
