@@ -32,7 +32,7 @@ func TestATopicThatTakesLessThanBeforeStopsTheStreamBeforeTheEvent(t *testing.T)
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	s := l.stream(t)
 	l.event(t, "before")
-	l.confirmed(t)
+	l.settle(t)
 	configureTopic(t, l.kafka, l.topic, "max.message.bytes", "200")
 	const large = "insert into outbox (aggregate_type, aggregate_id, event_type, payload) select 'order', $1, 'raised', to_jsonb(string_agg(gen_random_uuid()::text, '')) from generate_series(1, 1000)"
 	l.exec(t, large, "large")
@@ -47,7 +47,7 @@ func TestATopicThatTakesLessThanBeforeStopsTheStreamBeforeTheEvent(t *testing.T)
 	}
 	configureTopic(t, l.kafka, l.topic, "max.message.bytes", "1048588")
 	again := l.stream(t)
-	l.confirmed(t)
+	l.settle(t)
 	if large, behind := l.arrived(t, "large"), l.arrived(t, "behind"); large != 1 || behind != 1 {
 		t.Errorf("%d and %d are stored after the limit was raised, want one each", large, behind)
 	}
@@ -156,7 +156,7 @@ func TestABrokerThatLostWhatItAcknowledgedStopsTheStream(t *testing.T) {
 	s := l.stream(t)
 	for n := range 20 {
 		l.event(t, fmt.Sprintf("event-%d", n))
-		l.confirmed(t)
+		l.settle(t)
 	}
 	kafka.Kill9(t)
 	kafka.Truncate(t, l.topic)

@@ -154,14 +154,14 @@ func TestAFailoverThatLostTheEndOfTheLogSkipsNoNewEvent(t *testing.T) {
 	standby, _ := primary.Standby(t)
 	s := a.start(t, a.inFile()...)
 	a.event(t, "both")
-	a.confirmed(t)
+	a.settle(t)
 	a.syncTo(t, standby)
 	a.received(t, standby)
 	standby.Stop(t, servers.Fast)
 	for i := range 50 {
 		a.event(t, fmt.Sprintf("lost-%d", i))
 	}
-	a.confirmed(t)
+	a.settle(t)
 	primary.Kill9(t)
 	standby.Start(t)
 	standby.Promote(t)
@@ -191,7 +191,7 @@ func TestANewPrimaryWithoutTheSlotIsRefused(t *testing.T) {
 	standby, _ := primary.Standby(t)
 	s := a.start(t)
 	a.event(t, "before")
-	a.confirmed(t)
+	a.settle(t)
 	a.received(t, standby)
 	primary.Kill9(t)
 	standby.Promote(t)
@@ -218,7 +218,7 @@ func TestAFormerPrimaryIsRefused(t *testing.T) {
 	a.switchTo(t, primary)
 	s := a.start(t, a.inFile()...)
 	a.event(t, "new")
-	a.confirmed(t)
+	a.settle(t)
 
 	former.Start(t)
 	a.switchTo(t, former)
@@ -247,7 +247,7 @@ func TestARestoreToAnEarlierStateIsRefused(t *testing.T) {
 			for i := range 50 {
 				a.event(t, fmt.Sprintf("gone-%d", i))
 			}
-			a.confirmed(t)
+			a.settle(t)
 			primary.Kill9(t)
 			c.restore(earlier, t)
 			a.switchTo(t, earlier)
@@ -267,7 +267,7 @@ func TestAnotherClusterBehindTheSameAddressIsRefused(t *testing.T) {
 	mustRun(t, "init", "--slot", a.slot, "--database-url", other.URL(a.db.Name))
 	s := a.start(t, a.inFile()...)
 	a.event(t, "here")
-	a.confirmed(t)
+	a.settle(t)
 	a.switchTo(t, other)
 	a.event(t, "elsewhere")
 	s.wantEnd(t, "was saved in cluster", "--database-url")

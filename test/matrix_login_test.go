@@ -252,7 +252,7 @@ func TestANameThatComesToMeanAnotherServerIsFollowed(t *testing.T) {
 	asked := names.asked.Load()
 	names.moveTo(second)
 	l.event(t, "second")
-	l.confirmed(t)
+	l.settle(t)
 	if n := l.arrived(t, "second"); n != 1 {
 		t.Errorf("the event after the move arrived %d times, want once", n)
 	}

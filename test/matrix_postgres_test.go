@@ -43,13 +43,6 @@ func (l *line) arrived(tb testing.TB, aggregate string) (n int) {
 	return n
 }
 
-// confirmed waits until the slot may forget all that is written.
-func (l *line) confirmed(tb testing.TB) {
-	tb.Helper()
-	last := l.end(tb)
-	eventually(tb, time.Minute, "the slot is confirmed up to the last event", func() bool { return !l.behind(tb, last) })
-}
-
 // The slot's own position survives a crash only as far as the last checkpoint wrote
 // it. What we saved ourselves is later.
 func TestACrashOfPostgresRepeatsNothingThatWasSaved(t *testing.T) {
@@ -166,7 +159,7 @@ func TestAFullDiskOfPostgresIsOutlasted(t *testing.T) {
 	l.exec(t, "commit")
 	eventually(t, time.Minute, "the full disk is told of", s.says("53100"))
 	l.event(t, "after")
-	l.confirmed(t)
+	l.settle(t)
 	if big, after := l.arrived(t, "big"), l.arrived(t, "after"); big != 5000 || after != 1 {
 		t.Errorf("%d and %d events arrived, want 5000 and 1, each once", big, after)
 	}
