@@ -84,10 +84,11 @@ func (a *address) received(tb testing.TB, standby *servers.PostgresServer) {
 }
 
 // syncTo waits until a standby has copied the slot. The service goes on writing, since only what
-// is confirmed lets the primary's slot come near enough.
+// is confirmed lets the primary's slot come near enough. The standby's worker sleeps twice as
+// long each time that it could not, up to half a minute.
 func (a *address) syncTo(tb testing.TB, standby *servers.PostgresServer) {
 	tb.Helper()
-	eventually(tb, time.Minute, "the standby has a copy of the slot", func() bool {
+	eventually(tb, 3*time.Minute, "the standby has a copy of the slot", func() bool {
 		if err := a.w.write(walContext(tb), 1, 1); err != nil {
 			tb.Fatal(err)
 		}
