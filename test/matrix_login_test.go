@@ -28,8 +28,8 @@ func TestAPasswordThatIsChangedEndsTheStreamOnceItIsAskedFor(t *testing.T) {
 	as := func(password string) []string {
 		return []string{"--database-url", f.at(t, func(at *url.URL) { at.User = url.UserPassword(role, password) })}
 	}
-	address := freeAddress(t)
-	s := l.stream(t, append(as(password), "--http", address)...)
+	s := l.stream(t, append(as(password), "--http", "127.0.0.1:0")...)
+	address := s.address(t)
 	l.event(t, "before")
 	eventually(t, time.Minute, "the first event arrives", func() bool { return l.arrived(t, "before") == 1 })
 
@@ -61,17 +61,6 @@ func TestAPasswordThatIsChangedEndsTheStreamOnceItIsAskedFor(t *testing.T) {
 		t.Errorf("the events before are there %d and %d times, want once", before, after)
 	}
 	s.wantStop(t)
-}
-
-// freeAddress is one where nobody listens now.
-func freeAddress(tb testing.TB) string {
-	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer listener.Close() //nolint:errcheck // it was only asked for a port
-	return listener.Addr().String()
 }
 
 // ready gives what /readyz answers, or 503 where nobody does, as an orchestrator has it.
@@ -174,12 +163,16 @@ func (n *names) answer(question []byte) []byte {
 }
 
 // forwarding gives the connections that come to an address on to another, until the
-// function that it gives is called.
-func forwarding(tb testing.TB, from, to string) (end func()) {
+// function that it gives is called. It says at which port.
+func forwarding(tb testing.TB, from, to string) (port string, end func()) {
 	tb.Helper()
 	listener, err := net.Listen("tcp", from)
 	if err != nil {
 		tb.Fatalf("listen where the new primary is to be: %v", err)
+	}
+	_, port, err = net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		tb.Fatal(err)
 	}
 	var links sync.WaitGroup
 	var mu sync.Mutex
@@ -210,7 +203,7 @@ func forwarding(tb testing.TB, from, to string) (end func()) {
 			}
 		}
 	})
-	return sync.OnceFunc(func() {
+	return port, sync.OnceFunc(func() {
 		mu.Lock()
 		for _, c := range open {
 			c.Close() //nolint:errcheck // it may be closed
@@ -226,14 +219,11 @@ func TestANameThatComesToMeanAnotherServerIsFollowed(t *testing.T) {
 	t.Parallel()
 	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
 	server := l.db.Server.Address()
-	_, port, err := net.SplitHostPort(freeAddress(t))
-	if err != nil {
-		t.Fatal(err)
-	}
 	first, second := "127.0.0.41", "127.0.0.42"
-	endFirst := forwarding(t, net.JoinHostPort(first, port), server)
+	port, endFirst := forwarding(t, net.JoinHostPort(first, "0"), server)
 	defer endFirst()
-	defer forwarding(t, net.JoinHostPort(second, port), server)()
+	_, endSecond := forwarding(t, net.JoinHostPort(second, port), server)
+	defer endSecond()
 	names := newNames(t)
 	names.moveTo(first)
 

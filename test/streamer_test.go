@@ -132,6 +132,18 @@ func (s *streamer) over() bool {
 	}
 }
 
+// address waits until the streamer has said where its HTTP interface is.
+func (s *streamer) address(tb testing.TB) (at string) {
+	tb.Helper()
+	eventually(tb, time.Minute, "it says where its HTTP interface is", func() bool {
+		if said := servedAt.FindStringSubmatch(s.log.String()); said != nil {
+			at = said[1]
+		}
+		return at != ""
+	})
+	return at
+}
+
 // kill ends the streamer as a power cut would.
 func (s *streamer) kill(tb testing.TB) {
 	tb.Helper()
