@@ -71,6 +71,15 @@ func (l *line) values(tb testing.TB) map[string][]string {
 	return values
 }
 
+// lastSent is where the last transaction that is on the topic commits.
+func (l *line) lastSent(tb testing.TB) (last wal.LSN) {
+	tb.Helper()
+	for _, r := range l.kafka.Records(tb, l.topic) {
+		last = max(last, commitOf(tb, sentAs(r).position))
+	}
+	return last
+}
+
 // free waits until nobody streams from the slot. The walsender of a stream that has ended
 // lives on for a moment.
 func (l *line) free(tb testing.TB) {
