@@ -154,7 +154,8 @@ func TestATerminatedWalsenderIsFollowedByAnother(t *testing.T) {
 // next one clears them away.
 func TestAFullDiskOfPostgresIsOutlasted(t *testing.T) {
 	t.Parallel()
-	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
+	// On a shared server the log of other tests may pass the segments that are looked for.
+	l := newLine(t, servers.Postgres(t).Database(t), servers.SharedKafka(t))
 	s := stream(t, "--slot", l.slot, "--database-url", l.spilling(t), "--topic", l.topic, "--http", "off",
 		"--sink", "kafka://"+strings.Join(l.kafka.Bootstrap(), ","))
 	eventually(t, time.Minute, "it streams", s.says("streaming"))
