@@ -22,6 +22,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/outboxcdc/outboxcdc/checkpoint"
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
@@ -89,6 +92,12 @@ func newSecureKafka(tb testing.TB) *secureKafka {
 		if err != nil || answers.Error() != nil {
 			tb.Fatalf("make users: %v, %v", err, answers.Error())
 		}
+	}
+	// The broker learns of users a moment after the controller has said that they are there.
+	auth := scram.Auth{User: kafkaUser, Pass: kafkaSecret}
+	for _, mechanism := range []sasl.Mechanism{auth.AsSha256Mechanism(), auth.AsSha512Mechanism()} {
+		client := k.Client(tb, kgo.SeedBrokers(k.Listener("CLEAR")), kgo.SASL(mechanism))
+		eventually(tb, time.Minute, "the broker lets the user in by "+mechanism.Name(), func() bool { return client.Ping(walContext(tb)) == nil })
 	}
 	return k
 }
