@@ -378,16 +378,19 @@ func jaas(text string) string { return strings.ReplaceAll(url.QueryEscape(text),
 // that, and nothing fails.
 func (k *secureKafka) outlivesATokenInOneSession(t *testing.T) {
 	t.Helper()
-	const life = 6 * time.Second // a client of a token that lives for less asks all the time
+	// A token that is kept for four fifths of its life is still good for four seconds then,
+	// which a machine that is busy may need to log in with it.
+	const life = 20 * time.Second
 	i := newIssuer(t, k.ours, life)
 	settings := append([]string{"security.protocol=SASL_SSL", "sasl.mechanism=OAUTHBEARER", k.trusting()}, i.settings(kafkaSecret)...)
 	began := time.Now()
 	s := openSink(t, k.at("SASL", settings...), sink.Options{Topics: []string{k.topic}})
-	eventually(t, time.Minute, "a second token is used, and the first has expired", func() bool {
+	eventually(t, 2*time.Minute, "a second token is used, and the first has expired", func() bool {
 		sendOne(t, s, k.topic, nil)
 		return i.asked.Load() >= 2 && time.Since(began) > life
 	})
-	if n := i.asked.Load(); n > 5 {
-		t.Errorf("%d tokens were asked for in %v, want one for most of its life of %v", n, time.Since(began), life)
+	took := time.Since(began)
+	if n, most := i.asked.Load(), 2+int64(took/(life*4/5)); n > most {
+		t.Errorf("%d tokens were asked for in %v, want %d at most: one for most of its life of %v", n, took, most, life)
 	}
 }
