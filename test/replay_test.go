@@ -380,7 +380,8 @@ func (l *line) interruptedReplays(t *testing.T, from string, events int) {
 		},
 	} {
 		topic := l.kafka.Topic(t, 1)
-		s := start(t, l.replayArgs(topic, "--from-lsn", from, "--rate", "1500")...)
+		// At this rate all of it takes ten seconds, and it is interrupted after two.
+		s := start(t, l.replayArgs(topic, "--from-lsn", from, "--rate", "300")...)
 		var run string
 		eventually(t, time.Minute, "a part of it is recorded", func() bool {
 			var sent int
