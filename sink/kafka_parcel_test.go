@@ -51,14 +51,14 @@ func TestTheMemoryOfARecordIsItsOwnUntilItsAck(t *testing.T) {
 		f := newFakeKafka(t, 1, kfake.SeedTopics(1, topic, "late"))
 		s := f.open(t, f.options(topic, "late"))
 		refused := f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "late", Err: kerr.NotLeaderForPartition, Count: -1})
-		acked := 0
+		var acked atomic.Int64
 		send := func(msgs ...sink.Message) {
 			t.Helper()
 			if err := s.Send(t.Context(), msgs, func(err error) {
 				if err != nil {
 					t.Errorf("acked with %v", err)
 				}
-				acked++
+				acked.Add(1)
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -71,8 +71,8 @@ func TestTheMemoryOfARecordIsItsOwnUntilItsAck(t *testing.T) {
 			send(message("a", n))
 			time.Sleep(10 * time.Millisecond)
 		}
-		if acked != others {
-			t.Errorf("%d messages are acked, want all but the late one", acked)
+		if n := acked.Load(); n != others {
+			t.Errorf("%d messages are acked, want all but the late one", n)
 		}
 		refused.Remove()
 		flush(t, s)

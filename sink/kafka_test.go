@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -134,16 +135,16 @@ func TestWhatIsAheadOfAMissingTopicIsSentAndNothingBehindIt(t *testing.T) {
 		s := fake.open(t, fake.options(topic))
 		fresh, absent := message("a", 2), message("a", 3)
 		fresh.Topic, absent.Topic = "new", "absent"
-		acked := 0
+		var acked atomic.Int64
 		err := s.Send(t.Context(), []sink.Message{message("a", 1), fresh, absent, message("a", 4)}, func(err error) {
 			if err != nil {
 				t.Errorf("a message was acked with %v", err)
 			}
-			acked++
+			acked.Add(1)
 		})
 		wantClass(t, err, fault.Operator, "absent", "--create-topics")
 		flush(t, s)
-		if got := []int{acked, len(fake.stored(t, topic)), len(fake.stored(t, "new"))}; !slices.Equal(got, []int{2, 1, 1}) {
+		if got := []int{int(acked.Load()), len(fake.stored(t, topic)), len(fake.stored(t, "new"))}; !slices.Equal(got, []int{2, 1, 1}) {
 			t.Errorf("acked, stored and stored in the new topic are %v, want [2 1 1]: what is ahead of the missing topic", got)
 		}
 		err = s.Send(t.Context(), []sink.Message{message("a", 5)}, ignore)
