@@ -250,10 +250,15 @@ func (s *fileStore) explain(doing string, err error) error {
 	}
 }
 
-// unusable is an error of opening: whatever it is, somebody must look at the path.
+// unusable is an error of opening: somebody must look at the path, unless another process
+// holds the file.
 func unusable(path string, err error) error {
-	return fault.NewOperator(fmt.Errorf("open checkpoint file %s: %w", path, err),
-		"name a file in an existing directory that this user may write in")
+	_, told := errors.AsType[*fault.Error](err)
+	err = fmt.Errorf("open checkpoint file %s: %w", path, err)
+	if told {
+		return err
+	}
+	return fault.NewOperator(err, "name a file in an existing directory that this user may write in")
 }
 
 // osDisk is the real one.

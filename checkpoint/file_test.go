@@ -296,7 +296,8 @@ func TestNobodyElseMayReadTheFile(t *testing.T) {
 	}
 }
 
-// While another process is between its look and its rename, a save waits.
+// While another process is between its look and its rename, a save waits, and so does who
+// opens the file: the other may be frozen there.
 func TestASaveWaitsForAnotherProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "orders.json")
 	s := openTest(t, path)
@@ -316,6 +317,9 @@ func TestASaveWaitsForAnotherProcess(t *testing.T) {
 		}
 		if waited := time.Since(begin); waited != lockTimeout {
 			t.Errorf("Save gave up after %v, want %v", waited, lockTimeout)
+		}
+		if _, err := Open(t.Context(), "file://"+path, Options{Slot: testSlot}); fault.Classify(err) != fault.Transient || !strings.Contains(err.Error(), "fuser") {
+			t.Errorf("Open beside another process = %v, want a transient error and how to find it", err)
 		}
 		if _, err := s.Load(t.Context()); !errors.Is(err, ErrNone) {
 			t.Errorf("Load = %v, want ErrNone", err)

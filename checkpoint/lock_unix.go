@@ -9,6 +9,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
 const (
@@ -32,8 +34,10 @@ func openLock(path string) (*fileLock, error) {
 // take waits for the lock until ctx ends, or too long for anything but a process
 // that hangs.
 func (l *fileLock) take(ctx context.Context) (unlock func(), err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, lockTimeout,
-		fmt.Errorf("another process has held %s for %v", l.f.Name(), lockTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, lockTimeout, &fault.Error{
+		Class: fault.Transient, Err: fmt.Errorf("another process has held %s for %v", l.f.Name(), lockTimeout),
+		Advice: "find it with fuser: one that is frozen lets go when it goes on or ends",
+	})
 	defer cancel()
 	ticker := time.NewTicker(lockPause)
 	defer ticker.Stop()

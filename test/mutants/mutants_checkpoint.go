@@ -107,6 +107,11 @@ var storeMutants = []mutant{
 		pkg: "./checkpoint", test: "TestASaveWaitsForAnotherProcess",
 	},
 	{
+		name: "file: a start beside a process that is frozen in a save is given up",
+		file: "checkpoint/file.go", old: "\tif told {\n\t\treturn err\n\t}\n\treturn fault.NewOperator(err, \"name a file", new: "\tif told && false {\n\t\treturn err\n\t}\n\treturn fault.NewOperator(err, \"name a file",
+		pkg: "./checkpoint", test: "TestASaveWaitsForAnotherProcess",
+	},
+	{
 		name: "file store: a damaged file counts as nothing saved",
 		file: "checkpoint/file.go", old: "\tcase err != nil:\n\t\treturn p, fault.NewOperator(", new: "\tcase err != nil:\n\t\treturn p, ErrNone\n\t\treturn p, fault.NewOperator(",
 		pkg: "./checkpoint", test: "TestADamagedFileIsNeverNone",

@@ -90,7 +90,7 @@ func (w *world) restartStreamer() {
 func (w *world) zombie() {
 	w.recovers("the fault before")
 	old := w.main
-	old.signal(w.t, syscall.SIGSTOP)
+	w.freeze(old)
 	w.main = w.stream()
 	w.let(3 * time.Second)
 	w.terminateSender()
@@ -104,6 +104,20 @@ func (w *world) zombie() {
 		old, w.main = w.main, old
 	}
 	old.kill(w.t)
+}
+
+// freeze stops the streamer between two saves. One that is frozen in a save keeps the lock
+// of the file, and every successor waits until it goes on or ends.
+func (w *world) freeze(s *streamer) {
+	lock, err := os.OpenFile(w.position+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer lock.Close() //nolint:errcheck // which lets go of the lock
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		w.t.Fatal(err)
+	}
+	s.signal(w.t, syscall.SIGSTOP)
 }
 
 func (w *world) terminateSender() {
