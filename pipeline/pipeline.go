@@ -281,7 +281,8 @@ func oldest(batch wal.Batch) time.Time {
 
 // before is how many rows of a batch come before the transaction of a bad one, and where
 // they end: at or before its commit record, and a position there makes the server send
-// that transaction again, whole. Up to begun everything is in the ledger already. A bad
+// that transaction again, whole; also where the end of the transaction before came in this
+// batch and its rows in an earlier one. Up to begun everything is in the ledger already. A bad
 // message outside of a transaction begins nobody knows where, so what is before it is
 // sent, and confirmed another time.
 func before(batch wal.Batch, bad int, begun wal.LSN) (good int, end wal.LSN) {
@@ -292,7 +293,7 @@ func before(batch wal.Batch, bad int, begun wal.LSN) (good int, end wal.LSN) {
 	for good = bad; good > 0 && batch.Rows[good-1].Commit == commit; {
 		good--
 	}
-	if good == 0 || commit <= begun {
+	if commit <= begun {
 		return 0, 0
 	}
 	return good, commit

@@ -102,6 +102,11 @@ var poisonMutants = []mutant{
 		pkg: "./pipeline", test: "TestAParkedAggregateWaitsWhereTopicsTellItsType",
 	},
 	{
+		name: "poison: what was sent before it is not confirmed where its end came with it",
+		file: "pipeline/pipeline.go", old: "\tif commit <= begun {", new: "\tif good == 0 || commit <= begun {",
+		pkg: "./pipeline", test: "TestWhatIsBeforeABadRowIsConfirmed",
+	},
+	{
 		name: "park: rows of another cluster stay behind",
 		file: "wal/parked.go", old: "\tif err := p.bring(ctx, from); err != nil {", new: "\tif err := ctx.Err(); err != nil {",
 		pkg: "./test", test: "TestParkedRowsComeAlongToAnotherCluster",
