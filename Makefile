@@ -52,7 +52,7 @@ nemesis: ## break things for DURATION=10m and prove that nothing is lost; SEED r
 		$(if $(filter rabbitmq,$(BROKER)),-run RabbitMQ -nemesis.rabbitmq,-run Whatever -nemesis.duration)=$(or $(DURATION),10m)
 
 bench: ## measure PARTS=drain,… over ROUNDS=5 of EVENTS=1000000, beside what bounds it
-	@$(GO) run ./test/bench $(if $(PARTS),-parts $(PARTS)) -rounds $(or $(ROUNDS),5) -events $(or $(EVENTS),1000000)
+	@$(GO) run ./test/bench $(if $(PARTS),-parts $(PARTS)) $(if $(BESIDE),-beside $(BESIDE)) -rounds $(or $(ROUNDS),5) -events $(or $(EVENTS),1000000)
 
 profile: ## where the CPU goes while EVENTS=1000000 are drained: cpu1.prof, cpu2.prof
 	@$(GO) run ./test/bench -parts profile -events $(or $(EVENTS),1000000)

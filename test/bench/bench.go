@@ -41,6 +41,9 @@ func open(ctx context.Context, p plan, out io.Writer) (*bench, error) {
 		return nil, errors.Join(err, b.close())
 	}
 	b.printf("%d cores, %s; Postgres %d and Kafka on the same machine\n", runtime.NumCPU(), runtime.GOARCH, b.postgres.Major())
+	if control := congestionControl(); control != "" {
+		b.printf("TCP's congestion control is %s\n", control)
+	}
 	if b.recv == "" {
 		b.printf("pg_recvlogical is not installed, so there is no ratio to it\n")
 	}

@@ -38,3 +38,12 @@ func TestBenchRuns(t *testing.T) {
 		}
 	}
 }
+
+func TestSegmentsAreReadFromTheKernelsTable(t *testing.T) {
+	const snmp = "Ip: Forwarding OutSegs\nIp: 1 2\nTcp: RtoAlgorithm InSegs OutSegs RetransSegs\nTcp: 1 70 81 3\nUdp: OutSegs\nUdp: 5\n"
+	for text, want := range map[string]float64{snmp: 81, "": 0, "Tcp: OutSegs\n": 0, "Tcp: InSegs\nTcp: 5\n": 0, "Tcp: OutSegs\nTcp: many\n": 0} {
+		if got := sentSegments(text); got != want {
+			t.Errorf("%q has %v segments, want %v", text, got, want)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,24 +43,30 @@ const (
 // contestants are those that this machine has and the plan wants, ours first.
 func (b *bench) contestants() []contestant {
 	all := []contestant{
-		{name: ours, sends: true, run: runOurs, counts: scrapeMallocs},
+		{name: ours, sends: true, run: runBuild(b.binary), counts: scrapeMallocs},
 		{name: coalesced, sends: true, run: runBare("-coalesce")},
 		{name: bare, sends: true, run: runBare()},
 	}
 	if b.recv != "" {
 		all = append(all, listener(recvlogical, "", false))
 	}
-	return slices.DeleteFunc(all, func(c contestant) bool {
+	all = slices.DeleteFunc(all, func(c contestant) bool {
 		return b.contests != nil && !slices.Contains(b.contests, c.name)
 	})
+	for _, binary := range b.beside {
+		all = append(all, contestant{name: filepath.Base(binary), sends: true, run: runBuild(binary), counts: scrapeMallocs})
+	}
+	return all
 }
 
-// runOurs is outboxcdc as its documentation has it, every guarantee on.
-func runOurs(ctx context.Context, b *bench, e entry) *exec.Cmd {
-	args := append([]string{"stream", "--sink", "kafka://" + b.brokers(), "--topic", e.form, "--http", e.http}, e.flags()...)
-	cmd := exec.CommandContext(ctx, b.binary, args...) //nolint:gosec // our own command
-	cmd.Env = append(os.Environ(), "OUTBOXCDC_DATABASE_URL="+b.url(e))
-	return cmd
+// runBuild is outboxcdc as its documentation has it, every guarantee on.
+func runBuild(binary string) func(context.Context, *bench, entry) *exec.Cmd {
+	return func(ctx context.Context, b *bench, e entry) *exec.Cmd {
+		args := append([]string{"stream", "--sink", "kafka://" + b.brokers(), "--topic", e.form, "--http", e.http}, e.flags()...)
+		cmd := exec.CommandContext(ctx, binary, args...) //nolint:gosec // our own command
+		cmd.Env = append(os.Environ(), "OUTBOXCDC_DATABASE_URL="+b.url(e))
+		return cmd
+	}
 }
 
 func runBare(more ...string) func(context.Context, *bench, entry) *exec.Cmd {

@@ -16,6 +16,7 @@ type result struct {
 	sender      float64 // part of a core that the walsender was busy; 0 when unknown
 	peak        float64 // MiB
 	allocations float64 // an event; 0 when unknown
+	segments    float64 // of TCP, an event; 0 when unknown
 }
 
 // measureDrains is the main table.
@@ -171,10 +172,11 @@ type usage struct {
 	at          time.Time
 	own, sender time.Duration
 	allocations float64
+	segments    float64
 }
 
 func (h *heat) usage(ctx context.Context) (u usage, err error) {
-	u.at = time.Now()
+	u.at, u.segments = time.Now(), segments()
 	if u.own, err = cpu(h.child.cmd.Process.Pid); err != nil {
 		return u, err
 	}
@@ -224,6 +226,7 @@ func (u usage) since(from usage, events int, peak int64) result {
 		sender:      float64(u.sender-from.sender) / float64(took),
 		peak:        float64(peak) / (1 << 20),
 		allocations: (u.allocations - from.allocations) / n,
+		segments:    (u.segments - from.segments) / n,
 	}
 }
 

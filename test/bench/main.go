@@ -39,8 +39,9 @@ func main() {
 type plan struct {
 	parts    []string
 	rounds   int
-	events   int    // of a backlog
-	binary   string // outboxcdc; empty builds it
+	events   int      // of a backlog
+	binary   string   // outboxcdc; empty builds it
+	beside   []string // other builds of outboxcdc
 	contests []string
 	rates    []int         // of live traffic, events a second
 	seconds  time.Duration // that it lasts
@@ -98,6 +99,7 @@ func parsePlan(args []string) (plan, error) {
 	flags.IntVar(&p.rounds, "rounds", 5, "`times` that each is measured")
 	flags.IntVar(&p.events, "events", 1_000_000, "`number` of events of a backlog")
 	flags.StringVar(&p.binary, "outboxcdc", "", "the outboxcdc `binary`; built when empty")
+	beside := flags.String("beside", "", "other `builds` of outboxcdc that drain as well, separated by commas")
 	rates := flags.String("rates", "100,1000,5000,20000", "events a second of live traffic")
 	flags.DurationVar(&p.seconds, "traffic", 5*time.Second, "how `long` a run of live traffic is")
 	flags.DurationVar(&p.idleTime, "idle", time.Minute, "how `long` to look at an idle process")
@@ -109,6 +111,9 @@ func parsePlan(args []string) (plan, error) {
 		if !slices.Contains(names, name) {
 			return p, fmt.Errorf("there is no part %q, only %s", name, strings.Join(names, ", "))
 		}
+	}
+	if *beside != "" {
+		p.beside = strings.Split(*beside, ",")
 	}
 	if *contests != "" {
 		p.contests = strings.Split(*contests, ",")

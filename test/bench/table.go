@@ -48,7 +48,7 @@ func (b *bench) table(rows [][]string) {
 // printTable gives medians, and rates as ratios of those in the same round.
 func (b *bench) printTable(all []contestant, results map[string][]result) {
 	rows := [][]string{{
-		"contestant", "k events/s", "of pg_recvlogical", "of coalesced loop", "CPU µs an event", "peak MiB", "allocations an event", "walsender busy",
+		"contestant", "k events/s", "of pg_recvlogical", "of coalesced loop", "CPU µs an event", "peak MiB", "allocations an event", "TCP segments an event", "walsender busy",
 	}}
 	for _, c := range all {
 		mine := results[c.name]
@@ -60,6 +60,7 @@ func (b *bench) printTable(all []contestant, results map[string][]result) {
 			shown(mine, func(r result) float64 { return r.cpu }, "%.2f"),
 			shown(mine, func(r result) float64 { return r.peak }, "%.0f"),
 			shown(mine, func(r result) float64 { return r.allocations }, "%.2f"),
+			shown(mine, func(r result) float64 { return r.segments }, "%.2f"),
 			shown(mine, busy, "%.0f %%"),
 		})
 	}

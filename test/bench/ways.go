@@ -44,7 +44,7 @@ func measureWays(ctx context.Context, b *bench) error {
 	}
 	var all []contestant
 	for _, w := range []way{overTCP, overTLS, overUnix} {
-		streams := func(ctx context.Context, b *bench, e entry) *exec.Cmd { return runOurs(ctx, b, e.over(w)) }
+		streams := func(ctx context.Context, b *bench, e entry) *exec.Cmd { return runBuild(b.binary)(ctx, b, e.over(w)) }
 		all = append(all, contestant{name: ours + " over " + w.String(), sends: true, run: streams, counts: scrapeMallocs})
 		if b.recv != "" {
 			listens := func(ctx context.Context, b *bench, e entry) *exec.Cmd { return runRecvlogical(ctx, b, e.over(w)) }
