@@ -213,9 +213,7 @@ func (l *line) survives(t *testing.T) {
 	s := l.stream(t)
 	d := l.delivered(t)
 	t.Logf("%d events, %d sent again", d.events, d.duplicates)
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 }
 
 func TestTheShippedBinaryHasNoFailpoints(t *testing.T) {

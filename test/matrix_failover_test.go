@@ -109,13 +109,6 @@ func (s *streamer) wantEnd(tb testing.TB, says ...string) {
 	}
 }
 
-func (s *streamer) wantStop(tb testing.TB) {
-	tb.Helper()
-	if status := s.stop(tb); status != 0 {
-		tb.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
-}
-
 func (s *streamer) says(text string) func() bool {
 	return func() bool { return strings.Contains(s.log.String(), text) }
 }

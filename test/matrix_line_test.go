@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -45,6 +46,36 @@ func (l *line) ask(tb testing.TB, query string, into any, args ...any) {
 func (l *line) insert(tb testing.TB, key, payload string) {
 	tb.Helper()
 	l.exec(tb, "insert into outbox (aggregate_type, aggregate_id, event_type, payload) values ('order', $1, 'raised', $2)", key, payload)
+}
+
+// delivering is a line whose stream has delivered the first event of aggregate a.
+func delivering(t *testing.T) (*line, *running) {
+	t.Helper()
+	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
+	r := l.run(t)
+	l.insert(t, "a", numbered(1))
+	l.settle(t)
+	return l, r
+}
+
+// numbered is the payload of an aggregate's nth event.
+func numbered(n int) string { return fmt.Sprintf(`{"n": %d}`, n) }
+
+// wantAllAnd streams the nth event of aggregate a and wants those before it in order, each
+// once or several times in a row.
+func (l *line) wantAllAnd(t *testing.T, n int) {
+	t.Helper()
+	r := l.run(t)
+	l.insert(t, "a", numbered(n))
+	l.awaitValues(t, "a", numbered(n))
+	var want []string
+	for i := range n {
+		want = append(want, numbered(i+1))
+	}
+	if got := slices.Compact(l.values(t)["a"]); !slices.Equal(got, want) {
+		t.Errorf("the topic holds %q, want each event in order", got)
+	}
+	r.drain(t)
 }
 
 // settle waits until the slot is confirmed past everything committed so far.

@@ -1,12 +1,9 @@
 package test
 
 import (
-	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/outboxcdc/outboxcdc/pipeline/fault"
 )
 
 // TestParkedRowsComeAlongToAnotherCluster has the rows of a database that was upgraded,
@@ -23,17 +20,12 @@ func TestParkedRowsComeAlongToAnotherCluster(t *testing.T) {
 			s := p.stream(t)
 			p.events(t, true)
 			p.settled(t)
-			if status := s.stop(t); status != 0 {
-				t.Fatalf("exit status %d, want 0:\n%s", status, s.log)
-			}
+			s.wantStop(t)
 			p.exec(t, moved, p.slot)
 			if out := p.dlq(t, "list"); !strings.Contains(out, "8 rows of 4 aggregates are parked") {
 				t.Errorf("dlq list prints\n%s\nwant the rows of the other cluster", out)
 			}
-			halting := stream(t, slices.Concat([]string{"--sink", "stdout://", "--http", "off"}, p.base)...)
-			if status := halting.await(t); status != fault.ExitOperator || !halting.says("would overtake them")() {
-				t.Errorf("a stream that halts ended with %d, want that it refuses to overtake what is parked:\n%s", status, halting.log)
-			}
+			p.wantNoOvertaking(t)
 			p.flags = append(p.flags, "--column", mended)
 			s = p.stream(t)
 			p.events(t, false) // behind what is parked
@@ -43,9 +35,7 @@ func TestParkedRowsComeAlongToAnotherCluster(t *testing.T) {
 			p.events(t, false)
 			p.settled(t)
 			p.wantAll(t)
-			if status := s.stop(t); status != 0 {
-				t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-			}
+			s.wantStop(t)
 		})
 	}
 }

@@ -13,20 +13,14 @@ import (
 // those before them.
 func TestAReplayLeavesParkedRowsAside(t *testing.T) {
 	t.Parallel()
-	p := newParkLine(t)
-	s := p.stream(t)
-	p.event(t, "p-0", false)
-	p.settled(t)
-	mustRun(t, slices.Concat([]string{"bookmark", "create", "here"}, p.base)...)
+	p, s := bookmarkedParkLine(t)
 	p.event(t, "p-0", true)
 	behind := p.end(t)
 	p.event(t, "p-0", false)
 	p.event(t, "p-1", false)
 	eventually(t, time.Minute, "two rows are parked", func() bool { return p.parked(t) == 2 })
 	p.settled(t)
-	if status := s.stop(t); status != 0 {
-		t.Fatalf("exit status %d, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 	replay := func(args ...string) answer {
 		return command(t, nil, slices.Concat([]string{"replay", "--sink", "kafka://" + strings.Join(p.kafka.Bootstrap(), ","), "--topic", p.topic}, p.base, args)...)
 	}
@@ -46,23 +40,29 @@ func TestAReplayLeavesParkedRowsAside(t *testing.T) {
 	s.stop(t)
 }
 
-// TestAReplayLeavesDroppedRowsOut replays log with a row that no message can be made of and
-// that somebody dropped for that.
-func TestAReplayLeavesDroppedRowsOut(t *testing.T) {
-	t.Parallel()
+// bookmarkedParkLine is one whose stream has sent the first event of p-0, with the
+// bookmark "here" behind it.
+func bookmarkedParkLine(t *testing.T) (*parkLine, *streamer) {
+	t.Helper()
 	p := newParkLine(t)
 	s := p.stream(t)
 	p.event(t, "p-0", false)
 	p.settled(t)
 	mustRun(t, slices.Concat([]string{"bookmark", "create", "here"}, p.base)...)
+	return p, s
+}
+
+// TestAReplayLeavesDroppedRowsOut replays log with a row that no message can be made of and
+// that somebody dropped for that.
+func TestAReplayLeavesDroppedRowsOut(t *testing.T) {
+	t.Parallel()
+	p, s := bookmarkedParkLine(t)
 	p.event(t, "p-0", true)
 	eventually(t, time.Minute, "the row is parked", func() bool { return p.parked(t) == 1 })
 	p.dlq(t, "drop", "--yes", "--all", "--wait", "1m")
 	p.event(t, "p-0", false)
 	p.settled(t)
-	if status := s.stop(t); status != 0 {
-		t.Fatalf("exit status %d, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 	mustRun(t, slices.Concat([]string{"replay", "--sink", "kafka://" + strings.Join(p.kafka.Bootstrap(), ","), "--topic", p.topic, "--from-bookmark", "here"}, p.base)...)
 	var numbers []int64
 	for _, r := range p.kafka.Records(t, p.topic) {

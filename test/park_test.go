@@ -194,9 +194,7 @@ func TestParkAndRetryKeepEachAggregatesOrderThroughADeathAtEachStep(t *testing.T
 	p.events(t, false)
 	p.settled(t)
 	p.wantAll(t)
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 }
 
 // refusedAgain retries while the large rows cannot be sent still, and kills the stream
@@ -256,6 +254,17 @@ func (p *parkLine) wantLetters(t *testing.T) {
 	}
 }
 
+// wantNoOvertaking starts a stream that does not park: it would send what is behind parked
+// rows before them.
+func (p *parkLine) wantNoOvertaking(t *testing.T) {
+	t.Helper()
+	refused := stream(t, slices.Concat([]string{"--sink", "stdout://", "--http", "off"}, p.base)...)
+	status := refused.await(t)
+	if status != fault.ExitOperator || !refused.says("would overtake them")() || !refused.says("dlq retry")() {
+		t.Errorf("a stream that halts ended with %d, want that it refuses to overtake what is parked:\n%s", status, refused.log)
+	}
+}
+
 // TestDroppedRowsArePassedAndTheRestFollowsThroughADeath drops the bad rows alone.
 func TestDroppedRowsArePassedAndTheRestFollowsThroughADeath(t *testing.T) {
 	t.Parallel()
@@ -263,17 +272,12 @@ func TestDroppedRowsArePassedAndTheRestFollowsThroughADeath(t *testing.T) {
 	s := p.stream(t)
 	p.events(t, true)
 	p.settled(t)
-	if status := s.stop(t); status != 0 {
-		t.Fatalf("exit status %d, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 	if out := p.dlq(t, "list"); !strings.Contains(out, "8 rows of 4 aggregates are parked") || strings.Count(out, "not a JSON object") != 4 {
 		t.Errorf("dlq list prints\n%s\nwant 8 rows, 4 with what is wrong", out)
 	}
 	p.wantParkedInView(t)
-	refused := stream(t, slices.Concat([]string{"--sink", "stdout://", "--http", "off"}, p.base)...)
-	if status := refused.await(t); status != fault.ExitOperator || !refused.says("dlq retry")() {
-		t.Errorf("a stream that halts ended with %d, want that it refuses to overtake what is parked:\n%s", status, refused.log)
-	}
+	p.wantNoOvertaking(t)
 	out, status := outboxcdc(t, slices.Concat([]string{"recover", "--sink", "stdout://"}, p.base)...)
 	if status != fault.ExitOperator || !strings.Contains(out, "would overtake them") {
 		t.Errorf("a recovery ended with %d, want that it refuses to overtake what is parked:\n%s", status, out)
@@ -305,9 +309,7 @@ func TestDroppedRowsArePassedAndTheRestFollowsThroughADeath(t *testing.T) {
 	if !slices.Equal(slices.Compact(numbers), []int64{1, 3, 4}) {
 		t.Errorf("the events of p-0 are %v, want 1, 3 and 4", numbers)
 	}
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 }
 
 // wantParkedInView wants of each aggregate one row that was sent and two that are parked:
@@ -413,9 +415,7 @@ func TestWhatKafkaRefusesIsParkedAndComesBackWhenItIsMended(t *testing.T) {
 			t.Errorf("topic %s holds %d events, want %d", name, len(seen), want)
 		}
 	}
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 }
 
 // passed waits until the slot has passed what was written, without another event.
@@ -477,9 +477,7 @@ func TestWhatNoQueueTakesIsParkedAndComesBackInOrder(t *testing.T) {
 	if len(seen) != 4 || !slices.Equal(invoices, []string{"2", "3"}) {
 		t.Errorf("the queue holds %v, invoices in order %q, want all four", seen, invoices)
 	}
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 }
 
 // TestAParkedAggregateWaitsWhereItsTopicIsAnother starts a stream whose topics tell the type

@@ -77,9 +77,7 @@ func TestAMessageThatNoQueueTakesStopsTheStream(t *testing.T) {
 	l.rabbit.Bind(t, l.name, l.name, "outbox.event.invoice")
 	s = stream(t, l.args("--http", "off")...)
 	eventually(t, time.Minute, "the queue holds what follows", func() bool { return len(rabbitMessages(t, l.rabbit, l.name)) >= 3 })
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0", status)
-	}
+	s.wantStop(t)
 	var seen []string
 	for _, m := range rabbitMessages(t, l.rabbit, l.name) {
 		if text := strings.Trim(string(m.Value), `"`); len(seen) == 0 || seen[len(seen)-1] != text && text > seen[len(seen)-1] {
@@ -116,9 +114,7 @@ func TestAQueueThatIsDeletedStopsTheStream(t *testing.T) {
 		}
 		return strings.HasSuffix(strings.Join(got, " "), "2 3")
 	})
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0", status)
-	}
+	s.wantStop(t)
 }
 
 // TestAnAlarmIsWaitedFor: while the broker has no memory left nothing is sent, the
@@ -148,9 +144,7 @@ func TestAnAlarmIsWaitedFor(t *testing.T) {
 	if strings.Contains(s.log.String(), "session ended") {
 		t.Errorf("the alarm ended a session:\n%s", s.log)
 	}
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0", status)
-	}
+	s.wantStop(t)
 }
 
 func get(tb testing.TB, url string) (status int, text string) {

@@ -277,10 +277,7 @@ func TestARecoveryOfASlotThatIsSoundOrUnknownIsRefused(t *testing.T) {
 // slot shows that, and what it left out is in the table alone.
 func TestWhatAnAlteredPublicationLeftOutIsRecovered(t *testing.T) {
 	t.Parallel()
-	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
-	r := l.run(t)
-	l.insert(t, "a", `{"n": 1}`)
-	l.settle(t)
+	l, r := delivering(t)
 	for _, statement := range []string{
 		"begin",
 		"alter publication outboxcdc set (publish = 'delete')",
@@ -292,23 +289,14 @@ func TestWhatAnAlteredPublicationLeftOutIsRecovered(t *testing.T) {
 	}
 	wantClass(t, r.end(t), fault.Operator, "was altered", "recover --slot "+l.slot+" --anew", "where all was well")
 	mustRun(t, append(l.recoverArgs(), "--anew")...)
-	r = l.run(t)
-	l.insert(t, "a", `{"n": 3}`)
-	l.awaitValues(t, "a", `{"n": 3}`)
-	if got := slices.Compact(l.values(t)["a"]); !slices.Equal(got, []string{`{"n": 1}`, `{"n": 2}`, `{"n": 3}`}) {
-		t.Errorf("the topic holds %q, want each event in order", got)
-	}
-	r.drain(t)
+	l.wantAllAnd(t, 3)
 }
 
 // A column xid that was added to a table of one's own is NULL in the rows that were there.
 // Some of them may wait in the slot that is lost.
 func TestARecoveryDoesNotPassRowsThatDoNotTellTheirTransaction(t *testing.T) {
 	t.Parallel()
-	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
-	r := l.run(t)
-	l.insert(t, "a", `{"n": 1}`)
-	l.settle(t)
+	l, r := delivering(t)
 	l.sampled(t)
 	r.drain(t)
 	l.exec(t, "alter table outbox alter xid drop not null")

@@ -1,7 +1,6 @@
 package test
 
 import (
-	"slices"
 	"testing"
 
 	"github.com/outboxcdc/outboxcdc/pipeline/fault"
@@ -19,10 +18,7 @@ func (l *line) upgrade(tb testing.TB) {
 
 func TestARecoveryAfterAnUpgradeSendsWhatNobodyStreamed(t *testing.T) {
 	t.Parallel()
-	l := newLine(t, servers.SharedPostgres(t), servers.SharedKafka(t))
-	r := l.run(t)
-	l.insert(t, "a", `{"n": 1}`)
-	l.settle(t)
+	l, r := delivering(t)
 	r.drain(t)
 	wantRefusal(t, command(t, nil, append(l.recoverArgs(), "--upgraded")...), fault.ExitUsage, "leave out --upgraded")
 	l.insert(t, "a", `{"n": 2}`)
@@ -30,13 +26,7 @@ func TestARecoveryAfterAnUpgradeSendsWhatNobodyStreamed(t *testing.T) {
 	l.insert(t, "a", `{"n": 3}`)
 	wantRefusal(t, command(t, nil, l.recoverArgs()...), fault.ExitOperator, "was saved in cluster 7", "recover --slot "+l.slot+" --upgraded")
 	mustRun(t, append(l.recoverArgs(), "--upgraded")...)
-	r = l.run(t)
-	l.insert(t, "a", `{"n": 4}`)
-	l.awaitValues(t, "a", `{"n": 4}`)
-	if got := slices.Compact(l.values(t)["a"]); !slices.Equal(got, []string{`{"n": 1}`, `{"n": 2}`, `{"n": 3}`, `{"n": 4}`}) {
-		t.Errorf("the topic holds %q, want each event in order", got)
-	}
-	r.drain(t)
+	l.wantAllAnd(t, 4)
 }
 
 // A dump that is restored into another cluster begins log and transactions anew.

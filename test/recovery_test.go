@@ -69,9 +69,7 @@ func TestABrokerThatGoesAwayIsWaitedFor(t *testing.T) {
 		kafka.Start(t)
 	})
 	t.Logf("%d events, %d sent again", d.events, d.duplicates)
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0", status)
-	}
+	s.wantStop(t)
 }
 
 func TestACrashOfPostgresIsSurvived(t *testing.T) {
@@ -90,9 +88,7 @@ func TestACrashOfPostgresIsSurvived(t *testing.T) {
 		}
 		l.delivered(t)
 	}
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0", status)
-	}
+	s.wantStop(t)
 }
 
 func TestACutLinkIsFollowedByAnother(t *testing.T) {
@@ -109,9 +105,7 @@ func TestACutLinkIsFollowedByAnother(t *testing.T) {
 		}
 	})
 	t.Logf("%d events, %d sent again", d.events, d.duplicates)
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0", status)
-	}
+	s.wantStop(t)
 }
 
 // through is the database's URL by way of the proxy.
@@ -142,9 +136,7 @@ func TestASecondInstanceStandsByAndTakesOver(t *testing.T) {
 		return strings.Contains(log, "standby") && strings.Contains(log, "outboxcdc "+l.slot)
 	})
 	l.under(t, 10_000, func() { first.kill(t) })
-	if status := second.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0", status)
-	}
+	second.wantStop(t)
 }
 
 func TestASlotThatWasDroppedOrMadeAnewIsRefused(t *testing.T) {
@@ -155,9 +147,7 @@ func TestASlotThatWasDroppedOrMadeAnewIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.delivered(t)
-	if status := s.stop(t); status != 0 {
-		t.Fatalf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 	l.free(t)
 	sql := l.db.Server.Conn(t, l.db.Name)
 	for _, step := range []struct{ sql, say string }{
@@ -194,9 +184,7 @@ func TestAFirstStartMakesWhatIsMissingAndSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.delivered(t)
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0", status)
-	}
+	s.wantStop(t)
 }
 
 func TestASecondSignalEndsAtOnce(t *testing.T) {

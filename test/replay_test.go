@@ -211,9 +211,7 @@ func TestAReplayFromABookmarkIsExactlyTheSuffixInCommitOrder(t *testing.T) {
 	if d.duplicates > 0 {
 		t.Errorf("the stream sent %d events twice beside the replays, want none", d.duplicates)
 	}
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 	if n := strings.Count(s.log.String(), "another follows"); n > 0 {
 		t.Errorf("the stream began %d sessions anew beside the replays, want none:\n%s", n, s.log)
 	}
@@ -273,9 +271,7 @@ func TestAReplayFromTheTableIsASupersetThatMissesNothing(t *testing.T) {
 	if d := l.delivered(t); d.duplicates > 0 {
 		t.Errorf("the stream sent %d events twice beside the replay, want none", d.duplicates)
 	}
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 	live := l.sentTo(t, l.topic)
 	got := map[string]bool{}
 	last := map[string]int64{}
@@ -364,9 +360,7 @@ func TestAReplayGoesOnWhereItWasInterrupted(t *testing.T) {
 	t.Run("from a slot", func(t *testing.T) { l.interruptedReplays(t, marked, events) })
 	mustRun(t, append([]string{"bookmark", "drop", "start"}, l.flags...)...)
 	t.Run("from the table", func(t *testing.T) { l.interruptedReplays(t, marked, events) })
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 }
 
 func (l *line) interruptedReplays(t *testing.T, from string, events int) {

@@ -98,9 +98,7 @@ func TestCommittedEventsReachKafkaExactlyAndInOrder(t *testing.T) {
 	later := l.end(t)
 	eventually(t, 2*time.Minute, "the slot follows the log while only the neighbour writes", func() bool { return !l.behind(t, later) })
 	quiet()
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 }
 
 func TestKilledStreamersLoseNothingAndKeepTheOrder(t *testing.T) {
@@ -127,7 +125,5 @@ func TestKilledStreamersLoseNothingAndKeepTheOrder(t *testing.T) {
 	eventually(t, 2*time.Minute, "the slot is confirmed up to the last event", func() bool { return !l.behind(t, last) })
 	d := checkDelivery(t, l.w, l.kafka.Records(t, l.topic), streamPartitions)
 	t.Logf("%d events, %d sent again after ten kills", d.events, d.duplicates)
-	if status := s.stop(t); status != 0 {
-		t.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 }

@@ -162,6 +162,14 @@ func (s *streamer) stop(tb testing.TB) int {
 	return s.await(tb)
 }
 
+// wantStop stops the streamer, which must have nothing to complain of.
+func (s *streamer) wantStop(tb testing.TB) {
+	tb.Helper()
+	if status := s.stop(tb); status != 0 {
+		tb.Errorf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
+	}
+}
+
 // await waits for the streamer to end by itself and gives its exit status.
 func (s *streamer) await(tb testing.TB) int {
 	tb.Helper()

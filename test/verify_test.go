@@ -64,9 +64,7 @@ func deliveredLine(t *testing.T, events int64) (l *line, records []*kgo.Record) 
 		t.Fatal(err)
 	}
 	l.delivered(t)
-	if status := s.stop(t); status != 0 {
-		t.Fatalf("exit status %d after SIGTERM, want 0:\n%s", status, s.log)
-	}
+	s.wantStop(t)
 	return l, l.kafka.Records(t, l.topic)
 }
 
