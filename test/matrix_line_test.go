@@ -61,9 +61,9 @@ func delivering(t *testing.T) (*line, *running) {
 // numbered is the payload of an aggregate's nth event.
 func numbered(n int) string { return fmt.Sprintf(`{"n": %d}`, n) }
 
-// wantAllAnd streams the nth event of aggregate a and wants those before it in order, each
+// wantAllUpTo streams the nth event of aggregate a and wants those before it in order, each
 // once or several times in a row.
-func (l *line) wantAllAnd(t *testing.T, n int) {
+func (l *line) wantAllUpTo(t *testing.T, n int) {
 	t.Helper()
 	r := l.run(t)
 	l.insert(t, "a", numbered(n))

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -395,7 +394,7 @@ func (l *line) interruptedReplays(t *testing.T, from string, events int) {
 			}
 		}
 		for i := range events {
-			if !values[fmt.Sprintf(`{"n": %d}`, i+1)] {
+			if !values[numbered(i+1)] {
 				t.Fatalf("%s: event %d was not replayed", name, i+1)
 			}
 		}

@@ -43,8 +43,9 @@ func measureWays(ctx context.Context, b *bench) error {
 		return fmt.Errorf("let the server take TLS: %w", err)
 	}
 	var all []contestant
+	build := runBuild(b.binary)
 	for _, w := range []way{overTCP, overTLS, overUnix} {
-		streams := func(ctx context.Context, b *bench, e entry) *exec.Cmd { return runBuild(b.binary)(ctx, b, e.over(w)) }
+		streams := func(ctx context.Context, b *bench, e entry) *exec.Cmd { return build(ctx, b, e.over(w)) }
 		all = append(all, contestant{name: ours + " over " + w.String(), sends: true, run: streams, counts: scrapeMallocs})
 		if b.recv != "" {
 			listens := func(ctx context.Context, b *bench, e entry) *exec.Cmd { return runRecvlogical(ctx, b, e.over(w)) }
