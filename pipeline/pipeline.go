@@ -280,11 +280,11 @@ func oldest(batch wal.Batch) time.Time {
 }
 
 // before is how many rows of a batch come before the transaction of a bad one, and where
-// they end: at or before its commit record, and a position there makes the server send
-// that transaction again, whole; also where the end of the transaction before came in this
-// batch and its rows in an earlier one. Up to begun everything is in the ledger already. A bad
-// message outside of a transaction begins nobody knows where, so what is before it is
-// sent, and confirmed another time.
+// they end: where the batch does or, when that is behind it, at the bad row's commit
+// record, and a position there makes the server send that transaction again, whole. The
+// end may have come in this batch and the rows in an earlier one; up to begun everything
+// is in the ledger already. A bad message outside of a transaction begins nobody knows
+// where, so what is before it is sent, and confirmed another time.
 func before(batch wal.Batch, bad int, begun wal.LSN) (good int, end wal.LSN) {
 	if batch.Rows[bad].Alone {
 		return bad, 0
@@ -293,10 +293,10 @@ func before(batch wal.Batch, bad int, begun wal.LSN) (good int, end wal.LSN) {
 	for good = bad; good > 0 && batch.Rows[good-1].Commit == commit; {
 		good--
 	}
-	if commit <= begun {
+	if end = min(batch.End, commit); end <= begun {
 		return 0, 0
 	}
-	return good, commit
+	return good, end
 }
 
 // flush waits until what was sent is acked, unless something failed.

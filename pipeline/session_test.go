@@ -27,6 +27,8 @@ type script struct {
 	mu      sync.Mutex
 	order   *[]string // shared with sink and store: who was called when
 	at      wal.LSN
+	given   wal.LSN // the latest End of a batch
+	beyond  wal.LSN // what was confirmed and not given, at which a stream panics
 }
 
 func (s *script) Run(ctx context.Context, stop <-chan struct{}, out chan<- wal.Batch) error {
@@ -42,6 +44,9 @@ func (s *script) give(stop <-chan struct{}, out chan<- wal.Batch) error {
 	for {
 		select {
 		case b := <-s.batches:
+			s.mu.Lock()
+			s.given = max(s.given, b.End)
+			s.mu.Unlock()
 			select {
 			case out <- b:
 			case <-stop:
@@ -55,7 +60,14 @@ func (s *script) give(stop <-chan struct{}, out chan<- wal.Batch) error {
 	}
 }
 
-func (s *script) Confirm(lsn wal.LSN) { s.note("confirm "+lsn.String(), lsn) }
+func (s *script) Confirm(lsn wal.LSN) {
+	s.note("confirm "+lsn.String(), lsn)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lsn > s.given {
+		s.beyond = lsn
+	}
+}
 
 func (s *script) note(what string, at wal.LSN) {
 	s.mu.Lock()
@@ -379,6 +391,45 @@ func TestARowThatCannotBeMappedEndsTheSessionBehindTheGoodRows(t *testing.T) {
 			t.Errorf("confirmed %v, want %v: before the transaction of the bad row and behind all others", x.at, want)
 		}
 	})
+}
+
+func TestOnlyWhatWasReadIsConfirmedBeforeABadRow(t *testing.T) {
+	bad := func() wal.Batch {
+		b := batchOf(0x1300, "c", "")
+		b.End = 0 // its commit is not read yet
+		return b
+	}
+	for name, c := range map[string]struct {
+		batches []wal.Batch
+		want    wal.LSN
+	}{
+		"in the read that ends the transaction before": {want: 0x1200, batches: []wal.Batch{
+			batchOf(0x1100, "a"),
+			{Rows: append(batchOf(0x1200, "b").Rows, bad().Rows...), End: 0x1200},
+		}},
+		"behind an end that came with it": {want: 0x1200, batches: []wal.Batch{
+			{Rows: append(batchOf(0x1100, "a").Rows, batchOf(0x1200, "b").Rows...), End: 0x1100},
+			{Rows: bad().Rows, End: 0x1200},
+		}},
+		"in a read of its own": {want: 0x1200, batches: []wal.Batch{batchOf(0x1200, "a", "b"), bad()}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inTrial(t, func(t *testing.T, x *trial) {
+				for _, b := range c.batches {
+					x.batches <- b
+				}
+				(<-x.sink.acks)(nil)
+				(<-x.sink.acks)(nil)
+				close(x.sink.flush)
+				if err := <-x.done; fault.Classify(err) != fault.Data {
+					t.Errorf("session ended with %v, want a data error", err)
+				}
+				if x.at != c.want || x.beyond != 0 {
+					t.Errorf("confirmed %v, and %v, which was not read; want %v", x.at, x.beyond, c.want)
+				}
+			})
+		})
+	}
 }
 
 func TestWatchEndsTheSession(t *testing.T) {

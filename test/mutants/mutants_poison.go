@@ -103,8 +103,13 @@ var poisonMutants = []mutant{
 	},
 	{
 		name: "poison: what was sent before it is not confirmed where its end came with it",
-		file: "pipeline/pipeline.go", old: "\tif commit <= begun {", new: "\tif good == 0 || commit <= begun {",
+		file: "pipeline/pipeline.go", old: "end <= begun {", new: "good == 0 || end <= begun {",
 		pkg: "./pipeline", test: "TestWhatIsBeforeABadRowIsConfirmed",
+	},
+	{
+		name: "poison: what was not read is confirmed before it",
+		file: "pipeline/pipeline.go", old: "if end = min(batch.End, commit); end", new: "if end = commit; end",
+		pkg: "./pipeline", test: "TestOnlyWhatWasReadIsConfirmedBeforeABadRow",
 	},
 	{
 		name: "park: rows of another cluster stay behind",
