@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -48,7 +49,7 @@ func Connect(ctx context.Context, config Config) (*Conn, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	settings, err := config.settings()
+	settings, err := config.settings(forStream)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func (c *Conn) ServerEncoding() string { return c.pg.ParameterStatus("server_enc
 // connectPlain opens an ordinary connection beside the replication connection,
 // with the same settings.
 func connectPlain(ctx context.Context, config Config) (*pgconn.PgConn, int, error) {
-	settings, err := config.settings()
+	settings, err := config.settings(limitUnacked)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -191,8 +192,11 @@ func sessionSettings(slot string) map[string]string {
 	}
 }
 
+// control sets up a socket before it connects, as net.Dialer has it.
+type control func(network, address string, raw syscall.RawConn) error
+
 // settings turns the configuration into pgconn's.
-func (c Config) settings() (*pgconn.Config, error) {
+func (c Config) settings(prepare control) (*pgconn.Config, error) {
 	settings, err := ParseDatabase(c.Database)
 	if err != nil {
 		return nil, err
@@ -216,12 +220,12 @@ func (c Config) settings() (*pgconn.Config, error) {
 	if settings.ConnectTimeout == 0 {
 		settings.ConnectTimeout = connectTimeout
 	}
-	c.setDial(settings)
+	c.setDial(settings, prepare)
 	settings.OnNotice = c.logNotice
 	return settings, nil
 }
 
-func (c Config) setDial(settings *pgconn.Config) {
+func (c Config) setDial(settings *pgconn.Config, prepare control) {
 	if c.Dial != nil {
 		settings.DialFunc = c.Dial
 		settings.LookupFunc = func(_ context.Context, host string) ([]string, error) {
@@ -237,7 +241,7 @@ func (c Config) setDial(settings *pgconn.Config) {
 			Interval: keepAliveInterval,
 			Count:    keepAliveCount,
 		},
-		Control: limitUnacked,
+		Control: prepare,
 	}
 	attended(settings, dialer.DialContext)
 }

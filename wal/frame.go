@@ -98,6 +98,9 @@ func (f *frameReader) fill() error {
 // room says whether fill can read without a larger buffer.
 func (f *frameReader) room() bool { return f.end < len(f.buf) }
 
+// spare is how many bytes fills can read without a larger buffer.
+func (f *frameReader) spare() int { return len(f.buf) - f.buffered() }
+
 func (f *frameReader) makeRoom() error {
 	if err := f.checkLength(); err != nil {
 		return err

@@ -15,8 +15,18 @@ import (
 // TestNoRowWaitsLongForCompany: a backlog is waited for, what comes alone behind it is
 // not, and no row of either waits for longer than a wait may take.
 func TestNoRowWaitsLongForCompany(t *testing.T) {
+	waits := func(p waltest.Paces) int { return p.Waits }
+	pulls := func(p waltest.Paces) int { return p.Pulls }
+	t.Run("wide window", func(t *testing.T) { rowsWaitForCompany(t, waltest.Shape{}, waits, pulls) })
+	t.Run("narrow window", func(t *testing.T) { rowsWaitForCompany(t, waltest.Shape{Narrow: true}, pulls, waits) })
+}
+
+// rowsWaitForCompany reads through a connection on which large pieces are gathered in one
+// way and not in the other.
+func rowsWaitForCompany(t *testing.T, shape waltest.Shape, oneWay, otherWay func(waltest.Paces) int) {
+	t.Helper()
 	const most = 5 * time.Millisecond
-	bubble(t, 0, func(t *testing.T, ctx context.Context, r *reading) {
+	bubbleOn(t, shape, 0, func(t *testing.T, ctx context.Context, r *reading) {
 		r.server.Transaction(7, outboxRelation)
 		for _, phase := range []struct {
 			name   string
@@ -29,7 +39,7 @@ func TestNoRowWaitsLongForCompany(t *testing.T) {
 			{"live", time.Millisecond, 300, 0, 0, false},
 			{"live, and as fast as a backlog", 20 * time.Microsecond, 3000, 0, 0, false},
 			{"backlog", 20 * time.Microsecond, 3000, time.Second, 3000, true},
-			{"live after a backlog", time.Millisecond, 300, 0, 3, true},
+			{"live after a backlog", time.Millisecond, 300, 0, 4, true},
 			{"backlog by a clock that is not the server's", 20 * time.Microsecond, 3000, -time.Second, 3000, true},
 			{"live after that", time.Millisecond, 300, -time.Second, 80, true},
 			{"alone", time.Second, 30, 0, 0, true},
@@ -57,8 +67,11 @@ func TestNoRowWaitsLongForCompany(t *testing.T) {
 			if late > phase.free {
 				t.Errorf("%s: %d rows waited, want %d at the most", phase.name, late, phase.free)
 			}
-			if waited := r.server.Paces().Waits > 0; waited != phase.waited {
+			if waited := oneWay(r.server.Paces()) > 0; waited != phase.waited {
 				t.Errorf("%s: waited for large pieces: %v, want %v", phase.name, waited, phase.waited)
+			}
+			if n := otherWay(r.server.Paces()); n > 0 {
+				t.Errorf("%s: %d large pieces were waited for in the way of another connection", phase.name, n)
 			}
 		}
 	})

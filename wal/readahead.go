@@ -60,7 +60,7 @@ func (f *readAhead) Read(p []byte) (int, error) {
 }
 
 // holds says whether something was read and not given.
-func (f *readAhead) holds() bool { return f.start < f.end }
+func (f *readAhead) holds() bool { return f != nil && f.start < f.end }
 
 // aheadOf gives the socket under an encrypted connection, which reads ahead from now on;
 // nil where there is none.

@@ -42,6 +42,8 @@ type Stream struct {
 	ahead  *readAhead // under TLS; nil without
 	rows   assembler
 	pace   pace
+	window windowed // nil where it is not small
+	full   bool     // the latest pull ended for want of room
 	config Config
 	logger *slog.Logger
 
@@ -112,7 +114,7 @@ func newStream(conn net.Conn, frames *frameReader, config Config, from LSN) *Str
 	}
 	under := aheadOf(conn)
 	s := &Stream{
-		conn: conn, frames: frames, ahead: under, pace: newPace(conn, under), config: config, logger: logger,
+		conn: conn, frames: frames, ahead: under, pace: newPace(conn, under), window: windowOf(conn, under), config: config, logger: logger,
 		interval: interval, tick: min(interval/2, time.Second/2),
 		silence: config.Silence,
 	}
@@ -227,7 +229,8 @@ func (s *Stream) read(ctx context.Context, stop <-chan struct{}, out chan<- Batc
 		if err := s.report(time.Now()); err != nil {
 			return err
 		}
-		if err := s.gather(time.Now()); err != nil {
+		some, err := s.gather(time.Now())
+		if err != nil {
 			return err
 		}
 		// The last of the deadlines: see wakeOn.
@@ -237,37 +240,48 @@ func (s *Stream) read(ctx context.Context, stop <-chan struct{}, out chan<- Batc
 		if ended(ctx, stop) {
 			return nil
 		}
+		if some {
+			continue
+		}
 		if err := s.fill(); err != nil {
 			return err
 		}
 	}
 }
 
-// gather lets a large piece come together in the kernel while there is a backlog.
-func (s *Stream) gather(now time.Time) error {
+// gather lets a large piece come together in the kernel, or in the walsender, while there
+// is a backlog, and says whether it has read something already.
+func (s *Stream) gather(now time.Time) (some bool, err error) {
 	if !s.pace.wants(now) {
-		return nil
+		s.full = false
+		return false, nil
+	}
+	if s.window != nil {
+		if err := s.setDeadline(now.Add(s.tick)); err != nil {
+			return false, err
+		}
+		return s.pull(), nil
 	}
 	until := now.Add(coalesceTime)
 	if err := s.setDeadline(until); err != nil {
-		return err
+		return false, err
 	}
 	s.pace.wait()
-	if s.pace.naps {
-		s.pile(until)
-	}
-	return nil
+	return s.pace.naps && s.pile(until), nil
 }
 
-// pile gathers in the buffer what the kernel cannot be asked to gather. What is wrong
-// with the connection the next fill finds.
-func (s *Stream) pile(until time.Time) {
+// pile gathers in the buffer what the kernel cannot be asked to gather, and says whether
+// that is anything: it must not wait for more. What is wrong with the connection the next
+// fill finds.
+func (s *Stream) pile(until time.Time) (some bool) {
+	before := s.frames.buffered()
 	for s.frames.room() && s.frames.buffered() < coalesceBytes && time.Now().Before(until) {
 		if s.fill() != nil {
-			return
+			break
 		}
 		s.pace.wait()
 	}
+	return s.frames.buffered() > before
 }
 
 func (s *Stream) setDeadline(at time.Time) error {

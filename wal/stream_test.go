@@ -40,10 +40,17 @@ type reading struct {
 // bubble runs body in a bubble with a stream that started at testStart.
 func bubble(t *testing.T, queue int, body func(t *testing.T, ctx context.Context, r *reading)) {
 	t.Helper()
+	bubbleOn(t, waltest.Shape{}, queue, body)
+}
+
+// bubbleOn is a bubble with a connection of that shape.
+func bubbleOn(t *testing.T, shape waltest.Shape, queue int, body func(t *testing.T, ctx context.Context, r *reading)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), bubbleTime)
 		defer cancel()
 		server := waltest.NewServer(testStart)
+		server.Shape = func() waltest.Shape { return shape }
 		r := read(t, ctx, server, queue)
 		body(t, ctx, r)
 		r.end()

@@ -66,8 +66,58 @@ var speedMutants = []mutant{
 	},
 	{
 		name: "speed: from a Unix socket each read is a batch",
-		file: "wal/stream.go", old: "\t\ts.pile(until)\n", new: "",
+		file: "wal/stream.go", old: "s.pace.naps && s.pile(until)", new: "false",
 		pkg: "./wal", test: "TestWhereTheKernelDoesNotGather",
+	},
+	{
+		name: "speed: what was gathered from a Unix socket waits for more",
+		file: "wal/stream.go", old: "return s.frames.buffered() > before", new: "return before < 0",
+		pkg: "./wal", test: "TestWhereTheKernelDoesNotGather",
+	},
+	{
+		name: "speed: what was pulled waits for more",
+		file: "wal/window.go", old: "s.fillReady(0) || some", new: "s.fillReady(0)",
+		pkg: "./wal", test: "TestNoRowWaitsLongForCompany",
+	},
+	{
+		name: "speed: what is left behind a pull waits for more",
+		file: "wal/window.go", old: "!s.full && s.frames.room() && s.fillReady(0) || some", new: "some",
+		pkg: "./wal", test: "TestAPullRests",
+	},
+	{
+		name: "speed: the mark of a pull stays",
+		file: "wal/window.go", old: "\ts.window.SetLowWater(1) //nolint:errcheck // it was set a moment ago\n", new: "",
+		pkg: "./wal", test: "TestAPullRests",
+	},
+	{
+		name: "speed: a pull does not rest",
+		file: "wal/window.go", old: "time.Sleep(restTime)", new: "_ = restTime",
+		pkg: "./wal", test: "TestAPullRests",
+	},
+	{
+		name: "speed: a pull rests while much is known to be there",
+		file: "wal/window.go", old: "if !s.full {", new: "if restTime > 0 {",
+		pkg: "./wal", test: "TestAPullRests",
+	},
+	{
+		name: "speed: a pull does not end",
+		file: "wal/window.go", old: "s.frames.spare() >= pullRoom && ", new: "",
+		pkg: "./wal", test: "TestAPullRests",
+	},
+	{
+		name: "speed: what was read ahead is left lying by a pull",
+		file: "wal/window.go", old: "!s.ahead.holds() && ", new: "",
+		pkg: "./wal", test: "TestAPullTakesWhatWasReadAhead",
+	},
+	{
+		name: "speed: a live log is pulled",
+		file: "wal/stream.go", old: "if !s.pace.wants(now) {", new: "if !s.pace.wants(now) && s.window == nil {",
+		pkg: "./wal", test: "TestALiveLogIsNotPulled|TestNoRowWaitsLongForCompany",
+	},
+	{
+		name: "speed: the window of a stream on one machine is as wide as any",
+		file: "wal/window_linux.go", old: "_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, windowBytes)", new: "_ = windowBytes",
+		pkg: "./wal", test: "TestAStreamOnOneMachine",
 	},
 	{
 		name: "speed: under TLS each record is a batch",

@@ -88,6 +88,7 @@ func (w *world) randomNow(actor string) *rand.Rand { return w.random(actor + tim
 func (w *world) shape() waltest.Shape {
 	r := w.randomNow("shape")
 	s := waltest.Shape{Latency: w.latency, Seed: r.Uint64(), BytesPerSecond: w.slow, Buffer: 4096 << r.IntN(8)}
+	s.Narrow = s.Seed%2 == 0
 	if s.BytesPerSecond > 0 {
 		s.Buffer = 1 << 20 // never full: how fast the pieces of a write come must not depend on where it is cut
 	}

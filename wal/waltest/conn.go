@@ -76,6 +76,9 @@ func (s *Server) Dial(context.Context, string, string) (net.Conn, error) {
 	}
 	s.conns[c] = struct{}{}
 	go c.serve()
+	if shape.Narrow {
+		return &NarrowConn{Conn: client}, nil
+	}
 	return client, nil
 }
 

@@ -22,6 +22,8 @@ type Shape struct {
 
 	BytesPerSecond int // 0 is unlimited
 	Buffer         int // bytes under way in one direction; 0 means 256 KiB
+
+	Narrow bool // the client's end is a NarrowConn
 }
 
 const (
@@ -34,6 +36,28 @@ const (
 // lost its way delivers nothing and tells nobody. It works inside a synctest bubble.
 type Conn struct {
 	in, out *link
+}
+
+// NarrowConn is a Conn whose receive window is small, as that of a connection on one
+// machine may be: a reader can rest and have nothing come.
+type NarrowConn struct {
+	*Conn
+
+	want int
+}
+
+// SetLowWater is what Ready waits for.
+func (c *NarrowConn) SetLowWater(bytes int) error {
+	c.want = bytes
+	if bytes > 1 {
+		c.in.count(func(p *Paces) { p.Pulls++ })
+	}
+	return nil
+}
+
+// Ready waits until so much can be read or nothing more will come, no longer than patience.
+func (c *NarrowConn) Ready(patience time.Duration) bool {
+	return c.in.await(c.want, time.Now().Add(patience)) == nil
 }
 
 // Pipe makes a connection and gives both ends.
@@ -70,7 +94,10 @@ func (c *Conn) Lose() {
 
 // AwaitRead waits until so many bytes can be read, nothing more will come, or the
 // read deadline passes, as a socket does by its low-water mark.
-func (c *Conn) AwaitRead(bytes int) error { return c.in.await(bytes) }
+func (c *Conn) AwaitRead(bytes int) error {
+	c.in.count(func(p *Paces) { p.Waits++ })
+	return c.in.await(bytes, time.Time{})
+}
 
 // LocalAddr is net.Conn's.
 func (c *Conn) LocalAddr() net.Addr { return address{} }
@@ -144,6 +171,14 @@ func (l *link) set(change func(l *link)) {
 	l.changed = make(chan struct{})
 }
 
+// count counts a read that does not come at once.
+func (l *link) count(one func(p *Paces)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one(&l.paces)
+	l.awaited = true
+}
+
 func (l *link) finish()  { l.set(func(l *link) { l.finished = true }) }
 func (l *link) abandon() { l.set(func(l *link) { l.abandoned = true }) }
 
@@ -173,18 +208,17 @@ func (l *link) read(p []byte) (int, error) {
 }
 
 // await waits for bytes and takes none. Whatever else ends a read ends it too; only
-// the deadline is told.
-func (l *link) await(bytes int) error {
-	l.mu.Lock()
-	l.paces.Waits++
-	l.awaited = true
-	l.mu.Unlock()
+// the deadline is told, and a moment that is not zero, which is one more.
+func (l *link) await(bytes int, until time.Time) error {
 	for {
 		l.mu.Lock()
 		now := time.Now()
-		here, late := l.arrived(now), passed(l.readDeadline, now)
+		here, late := l.arrived(now), passed(l.readDeadline, now) || passed(until, now)
 		ready := here >= bytes || l.ends(here) || l.abandoned || l.broken && !l.lost && !l.brokenAt.After(now)
 		changed, wake := l.changed, l.nextEvent(now)
+		if wake.IsZero() || !until.IsZero() && until.Before(wake) {
+			wake = until
+		}
 		l.mu.Unlock()
 		switch {
 		case late:

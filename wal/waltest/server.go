@@ -289,12 +289,14 @@ func (s *Server) Close() {
 // Paces is how clients have read the log.
 type Paces struct {
 	Waits int // for a large piece of it
+	Pulls int // of what came together meanwhile
 	Ends  int // of waiting: reads at once, each right behind one that had waited
 }
 
 // Add adds q.
 func (p *Paces) Add(q Paces) {
 	p.Waits += q.Waits
+	p.Pulls += q.Pulls
 	p.Ends += q.Ends
 }
 
