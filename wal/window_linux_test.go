@@ -51,10 +51,15 @@ func TestAStreamOnOneMachineHoldsLittleThatIsNotRead(t *testing.T) {
 	if err := window.SetLowWater(pullBytes); err != nil {
 		t.Fatal(err)
 	}
-	const written = 400_000 // less than the writer's own queue holds
-	for range written / 100 {
-		if _, err := there.Write(make([]byte, 100)); err != nil {
-			t.Fatal(err)
+	written := 0
+	if err := there.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for written < 400_000 { // or until the writer's own queue is full
+		n, err := there.Write(make([]byte, 100))
+		written += n
+		if err != nil {
+			break
 		}
 	}
 	raw, err := here.SyscallConn()
