@@ -26,8 +26,8 @@ const (
 // alone doubles what a walsender gives. On one machine it gives more in another way, see
 // windowed; when there is a backlog is the same for both.
 //
-// It must not make a row wait for company. A wait ends after coalesceTime, whatever
-// came, and there is a backlog from the moment something is sent late, by the server's
+// It must not make a row wait for company. A wait ends after coalesceTime, and a pull after
+// restTime and pullTime, whatever came, and there is a backlog from the moment something is sent late, by the server's
 // own clock, until something comes in time again. What is late anyhow loses nothing by a
 // wait. So a fast log is read at once as long as its walsender keeps up with it; and when
 // that has paused for some milliseconds, as for another program's turn on its core, what
@@ -43,7 +43,7 @@ const (
 // one proves little, since a walsender that has to share its core pauses for tens of
 // milliseconds.
 //
-// The socket's low-water mark is set within a wait and nowhere else, so there is
+// The socket's low-water mark is set within a wait or a pull and nowhere else, so there is
 // nothing to take back: whatever happens, the next read takes what is there.
 //
 // Tried and left: to leave the mark set, and take it back when a deadline passes. A

@@ -98,12 +98,18 @@ func wantNoMark(t *testing.T, raw syscall.RawConn) {
 
 func loopback(t *testing.T) (here *net.TCPConn, there net.Conn) {
 	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	return connected(t, "127.0.0.1", nil)
+}
+
+// connected is a TCP connection to an address of this machine, made with prepare.
+func connected(t *testing.T, host string, prepare control) (here *net.TCPConn, there net.Conn) {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close() //nolint:errcheck // it is used no more
-	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", listener.Addr().String())
+	conn, err := (&net.Dialer{Control: prepare}).DialContext(t.Context(), "tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,18 +45,29 @@ func (f *readAhead) Read(p []byte) (int, error) {
 	case !f.ahead:
 		return f.Conn.Read(p)
 	default:
-		if f.buf == nil {
-			f.buf = make([]byte, aheadBytes)
-		}
-		n, err := f.Conn.Read(f.buf)
-		f.start, f.end = 0, n
-		if n == 0 {
+		if err := f.refill(); err != nil {
 			return 0, err
 		}
 	}
 	n := copy(p, f.buf[f.start:f.end])
 	f.start += n
 	return n, nil
+}
+
+// refill reads from the socket where nothing is held.
+func (f *readAhead) refill() error {
+	if f.holds() {
+		return nil
+	}
+	if f.buf == nil {
+		f.buf = make([]byte, aheadBytes)
+	}
+	n, err := f.Conn.Read(f.buf)
+	f.start, f.end = 0, n
+	if n == 0 {
+		return err
+	}
+	return nil
 }
 
 // holds says whether something was read and not given.

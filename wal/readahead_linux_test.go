@@ -34,9 +34,9 @@ func (h *halves) Write(b []byte) (int, error) {
 }
 
 // encrypted is a stream over TLS and its server's side.
-func encrypted(t *testing.T) (s *Stream, server *tls.Conn, wire *halves) {
+func encrypted(t *testing.T, prepare control) (s *Stream, server *tls.Conn, wire *halves) {
 	t.Helper()
-	here, there := loopback(t)
+	here, there := connected(t, "127.0.0.1", prepare)
 	wire = &halves{Conn: there}
 	server = tls.Server(wire, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true})
 	client := tls.Client(&doorman{Conn: &readAhead{Conn: here}}, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
@@ -92,7 +92,7 @@ func filled(t *testing.T, s *Stream, within time.Duration) int {
 }
 
 func TestRecordsThatCameTogetherAreReadTogether(t *testing.T) {
-	s, server, _ := encrypted(t)
+	s, server, _ := encrypted(t, nil)
 	writeRecords(t, server, 1000)
 	const all = 1000 * (5 + 10 + 1 + 16) // header, message, type and tag (RFC 8446, 5.2)
 	if err := errors.Join(s.setDeadline(time.Now().Add(time.Minute)), s.pace.await(all), s.fill()); err != nil {
@@ -104,7 +104,7 @@ func TestRecordsThatCameTogetherAreReadTogether(t *testing.T) {
 }
 
 func TestARecordThatCameInHalfIsWaitedForByTheNextRead(t *testing.T) {
-	s, server, wire := encrypted(t)
+	s, server, wire := encrypted(t, nil)
 	writeRecords(t, server, 10)
 	wire.split = true
 	writeRecords(t, server, 1)
@@ -124,7 +124,7 @@ func TestARecordThatCameInHalfIsWaitedForByTheNextRead(t *testing.T) {
 }
 
 func TestTheEndOfAnEncryptedStreamIsFoundBehindItsLastRecord(t *testing.T) {
-	s, server, _ := encrypted(t)
+	s, server, _ := encrypted(t, nil)
 	writeRecords(t, server, 3)
 	if err := server.Close(); err != nil {
 		t.Fatal(err)

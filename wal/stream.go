@@ -44,6 +44,7 @@ type Stream struct {
 	pace   pace
 	window windowed // nil where it is not small
 	full   bool     // the latest pull ended for want of room
+	rest   rest
 	config Config
 	logger *slog.Logger
 
@@ -114,7 +115,7 @@ func newStream(conn net.Conn, frames *frameReader, config Config, from LSN) *Str
 	}
 	under := aheadOf(conn)
 	s := &Stream{
-		conn: conn, frames: frames, ahead: under, pace: newPace(conn, under), window: windowOf(conn, under), config: config, logger: logger,
+		conn: conn, frames: frames, ahead: under, pace: newPace(conn, under), window: windowOf(conn, under), rest: rest{time: restTime}, config: config, logger: logger,
 		interval: interval, tick: min(interval/2, time.Second/2),
 		silence: config.Silence,
 	}

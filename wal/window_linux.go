@@ -41,6 +41,10 @@ type socketWindow struct {
 
 // socketWindowOf gives nil for a socket that forStream did not make small.
 func socketWindowOf(conn *net.TCPConn) windowed {
+	peer, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok || !peer.IP.IsLoopback() {
+		return nil
+	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil
@@ -58,7 +62,10 @@ func socketWindowOf(conn *net.TCPConn) windowed {
 	w.ask = func(fd uintptr) {
 		w.asked[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 		n, err := unix.Ppoll(w.asked[:], &w.patience, nil)
-		w.ready = n > 0 || err == unix.EINTR // of Go's scheduler
+		for err == unix.EINTR { // by Go's scheduler; the kernel has left in patience what remains
+			n, err = unix.Ppoll(w.asked[:], &w.patience, nil)
+		}
+		w.ready = n > 0
 	}
 	return w
 }

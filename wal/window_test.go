@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,7 @@ type gulps struct {
 	marks []int
 	here  int
 	alone int
+	every time.Duration // what each takes
 	err   error
 }
 
@@ -38,6 +40,7 @@ func (c *gulps) Ready(patience time.Duration) bool {
 		time.Sleep(patience)
 		return false
 	default:
+		time.Sleep(c.every)
 		c.here, c.sizes = c.sizes[0], c.sizes[1:]
 		return true
 	}
@@ -68,6 +71,7 @@ func TestAPullRestsAndThenTakesWhatIsThere(t *testing.T) {
 	for name, c := range map[string]struct {
 		gulps []int
 		alone int
+		every time.Duration
 		err   error
 		full  bool // the pull before
 		want  int
@@ -79,13 +83,14 @@ func TestAPullRestsAndThenTakesWhatIsThere(t *testing.T) {
 		"much":                    {gulps: []int{20_000, 16_384}, want: 36_384, some: true, took: restTime + pullPatience},
 		"much and a message":      {gulps: []int{20_000, 16_384}, alone: 100, want: 36_484, some: true, took: restTime + pullPatience},
 		"more than there is room": {gulps: []int{100_000, 92_000, 30_000, 50_000}, want: 222_000, some: true, took: restTime},
+		"a trickle":               {gulps: slices.Repeat([]int{100}, 1000), every: pullTime / 20, want: 2000, some: true, took: restTime + pullTime},
 		"behind a full one":       {gulps: []int{20_000}, full: true, want: 20_000, some: true, took: pullPatience},
 		"the end":                 {gulps: []int{20_000, 0}, err: io.EOF, want: 20_000, some: true, took: restTime},
 		"a late deadline":         {gulps: []int{20_000, 0}, want: 20_000, some: true, took: restTime},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn := &gulps{sizes: c.gulps, alone: c.alone, err: c.err}
+				conn := &gulps{sizes: c.gulps, alone: c.alone, every: c.every, err: c.err}
 				s := inBacklog(conn)
 				s.full = c.full
 				began := time.Now()
@@ -104,6 +109,22 @@ func TestAPullRestsAndThenTakesWhatIsThere(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestWhatPullsBringIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := &gulps{sizes: []int{200_000, 20_000}}
+		s := inBacklog(conn)
+		for range 2 {
+			if some := s.pull(); !some {
+				t.Fatal("a pull brought nothing")
+			}
+			s.frames.start, s.frames.end = 0, 0 // taken
+		}
+		if s.rest.bytes != 220_000 {
+			t.Errorf("%d bytes since the last rest, want 220000", s.rest.bytes)
+		}
+	})
 }
 
 // TestAMessageLargerThanTheBufferIsPulled: where nothing can be taken out of a full
@@ -131,6 +152,34 @@ func TestAPullTakesWhatWasReadAhead(t *testing.T) {
 		s.frames.r = s.ahead
 		if some, err := s.gather(time.Now()); !some || err != nil || s.frames.buffered() != 100 {
 			t.Errorf("it has read something: %v (%v), %d bytes, want the 100 that wait for nobody", some, err, s.frames.buffered())
+		}
+	})
+}
+
+func TestRestsAreTheShorterTheMoreThereIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rest{time: restTime}
+		rested := func(brought int) time.Duration {
+			r.bytes = brought
+			began := time.Now()
+			r.again()
+			return time.Since(began)
+		}
+		for range 10 {
+			if took := rested(restBytes); took != restTime {
+				t.Fatalf("a rest of %v, want %v", took, restTime)
+			}
+		}
+		if took := rested(2 * restBytes); took != restTime/2 {
+			t.Errorf("a rest of %v where twice as much comes as is good, want %v", took, restTime/2)
+		}
+		if took := rested(100 * restBytes); took != shortRest {
+			t.Errorf("a rest of %v where much comes, want %v", took, shortRest)
+		}
+		for n := 2; n <= 8; n++ {
+			if took := rested(0); took != time.Duration(n)*shortRest {
+				t.Errorf("a rest of %v where little comes again, want %v", took, time.Duration(n)*shortRest)
+			}
 		}
 	})
 }

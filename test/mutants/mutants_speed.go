@@ -76,12 +76,12 @@ var speedMutants = []mutant{
 	},
 	{
 		name: "speed: what was pulled waits for more",
-		file: "wal/window.go", old: "s.fillReady(0) || some", new: "s.fillReady(0)",
+		file: "wal/window.go", old: "return brought > 0", new: "return brought < 0",
 		pkg: "./wal", test: "TestNoRowWaitsLongForCompany",
 	},
 	{
 		name: "speed: what is left behind a pull waits for more",
-		file: "wal/window.go", old: "!s.full && s.frames.room() && s.fillReady(0) || some", new: "some",
+		file: "wal/window.go", old: "\t\ts.fillReady(0)\n", new: "",
 		pkg: "./wal", test: "TestAPullRests",
 	},
 	{
@@ -91,7 +91,7 @@ var speedMutants = []mutant{
 	},
 	{
 		name: "speed: a pull does not rest",
-		file: "wal/window.go", old: "time.Sleep(restTime)", new: "_ = restTime",
+		file: "wal/window.go", old: "time.Sleep(r.time)", new: "_ = restTime",
 		pkg: "./wal", test: "TestAPullRests",
 	},
 	{
@@ -108,6 +108,26 @@ var speedMutants = []mutant{
 		name: "speed: what was read ahead is left lying by a pull",
 		file: "wal/window.go", old: "!s.ahead.holds() && ", new: "",
 		pkg: "./wal", test: "TestAPullTakesWhatWasReadAhead",
+	},
+	{
+		name: "speed: a pull waits for the rest of a record",
+		file: "wal/window.go", old: "if s.ahead == nil {", new: "if s.window != nil {",
+		pkg: "./wal", test: "TestAPullDoesNotWait",
+	},
+	{
+		name: "speed: a pull lasts as long as much comes",
+		file: "wal/window.go", old: "time.Now().Before(until) && ", new: "!until.IsZero() && ",
+		pkg: "./wal", test: "TestAPullRests",
+	},
+	{
+		name: "speed: a rest is as long however much comes",
+		file: "wal/window.go", old: "if r.bytes > restBytes {", new: "if r.bytes < 0 {",
+		pkg: "./wal", test: "TestRestsAreTheShorter",
+	},
+	{
+		name: "speed: what a pull brought is not counted",
+		file: "wal/window.go", old: "s.rest.bytes += brought", new: "s.rest.bytes += 0",
+		pkg: "./wal", test: "TestWhatPullsBringIsCounted",
 	},
 	{
 		name: "speed: a live log is pulled",

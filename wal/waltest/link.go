@@ -38,8 +38,8 @@ type Conn struct {
 	in, out *link
 }
 
-// NarrowConn is a Conn whose receive window is small, as that of a connection on one
-// machine may be: a reader can rest and have nothing come.
+// NarrowConn is a Conn that is read as one with a small receive window is. How much it
+// holds is Shape.Buffer's to say.
 type NarrowConn struct {
 	*Conn
 
@@ -213,7 +213,7 @@ func (l *link) await(bytes int, until time.Time) error {
 	for {
 		l.mu.Lock()
 		now := time.Now()
-		here, late := l.arrived(now), passed(l.readDeadline, now) || passed(until, now)
+		here, late := l.arrived(now), passed(l.readDeadline, now)
 		ready := here >= bytes || l.ends(here) || l.abandoned || l.broken && !l.lost && !l.brokenAt.After(now)
 		changed, wake := l.changed, l.nextEvent(now)
 		if wake.IsZero() || !until.IsZero() && until.Before(wake) {
@@ -225,6 +225,8 @@ func (l *link) await(bytes int, until time.Time) error {
 			return os.ErrDeadlineExceeded
 		case ready:
 			return nil
+		case passed(until, now):
+			return os.ErrDeadlineExceeded
 		}
 		await(changed, wake)
 	}
