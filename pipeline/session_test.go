@@ -393,45 +393,6 @@ func TestARowThatCannotBeMappedEndsTheSessionBehindTheGoodRows(t *testing.T) {
 	})
 }
 
-func TestOnlyWhatWasReadIsConfirmedBeforeABadRow(t *testing.T) {
-	bad := func() wal.Batch {
-		b := batchOf(0x1300, "c", "")
-		b.End = 0 // its commit is not read yet
-		return b
-	}
-	for name, c := range map[string]struct {
-		batches []wal.Batch
-		want    wal.LSN
-	}{
-		"in the read that ends the transaction before": {want: 0x1200, batches: []wal.Batch{
-			batchOf(0x1100, "a"),
-			{Rows: append(batchOf(0x1200, "b").Rows, bad().Rows...), End: 0x1200},
-		}},
-		"behind an end that came with it": {want: 0x1200, batches: []wal.Batch{
-			{Rows: append(batchOf(0x1100, "a").Rows, batchOf(0x1200, "b").Rows...), End: 0x1100},
-			{Rows: bad().Rows, End: 0x1200},
-		}},
-		"in a read of its own": {want: 0x1200, batches: []wal.Batch{batchOf(0x1200, "a", "b"), bad()}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inTrial(t, func(t *testing.T, x *trial) {
-				for _, b := range c.batches {
-					x.batches <- b
-				}
-				(<-x.sink.acks)(nil)
-				(<-x.sink.acks)(nil)
-				close(x.sink.flush)
-				if err := <-x.done; fault.Classify(err) != fault.Data {
-					t.Errorf("session ended with %v, want a data error", err)
-				}
-				if x.at != c.want || x.beyond != 0 {
-					t.Errorf("confirmed %v, and %v, which was not read; want %v", x.at, x.beyond, c.want)
-				}
-			})
-		})
-	}
-}
-
 func TestWatchEndsTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTrial(t)

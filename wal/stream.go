@@ -250,41 +250,6 @@ func (s *Stream) read(ctx context.Context, stop <-chan struct{}, out chan<- Batc
 	}
 }
 
-// gather lets a large piece come together in the kernel, or in the walsender, while there
-// is a backlog, and says whether it has read something already.
-func (s *Stream) gather(now time.Time) (some bool, err error) {
-	if !s.pace.wants(now) {
-		s.full = false
-		return false, nil
-	}
-	if s.window != nil {
-		if err := s.setDeadline(now.Add(s.tick)); err != nil {
-			return false, err
-		}
-		return s.pull(), nil
-	}
-	until := now.Add(coalesceTime)
-	if err := s.setDeadline(until); err != nil {
-		return false, err
-	}
-	s.pace.wait()
-	return s.pace.naps && s.pile(until), nil
-}
-
-// pile gathers in the buffer what the kernel cannot be asked to gather, and says whether
-// that is anything: it must not wait for more. What is wrong with the connection the next
-// fill finds.
-func (s *Stream) pile(until time.Time) (some bool) {
-	before := s.frames.buffered()
-	for s.frames.room() && s.frames.buffered() < coalesceBytes && time.Now().Before(until) {
-		if s.fill() != nil {
-			break
-		}
-		s.pace.wait()
-	}
-	return s.frames.buffered() > before
-}
-
 func (s *Stream) setDeadline(at time.Time) error {
 	if err := s.conn.SetReadDeadline(at); err != nil {
 		return fmt.Errorf("set read deadline: %w", err)

@@ -46,7 +46,7 @@ var speedMutants = []mutant{
 	},
 	{
 		name: "speed: a wait lasts as long as a tick",
-		file: "wal/stream.go", old: "until := now.Add(coalesceTime)", new: "until := now.Add(s.tick)",
+		file: "wal/gather.go", old: "until := now.Add(coalesceTime)", new: "until := now.Add(s.tick)",
 		pkg: "./wal", test: "TestNoRowWaitsLongForCompany",
 	},
 	{
@@ -66,72 +66,72 @@ var speedMutants = []mutant{
 	},
 	{
 		name: "speed: from a Unix socket each read is a batch",
-		file: "wal/stream.go", old: "s.pace.naps && s.pile(until)", new: "false",
+		file: "wal/gather.go", old: "s.pace.naps && s.pile(until)", new: "false",
 		pkg: "./wal", test: "TestWhereTheKernelDoesNotGather",
 	},
 	{
 		name: "speed: what was gathered from a Unix socket waits for more",
-		file: "wal/stream.go", old: "return s.frames.buffered() > before", new: "return before < 0",
+		file: "wal/gather.go", old: "return s.frames.buffered() > before", new: "return before < 0",
 		pkg: "./wal", test: "TestWhereTheKernelDoesNotGather",
 	},
 	{
 		name: "speed: what was pulled waits for more",
-		file: "wal/window.go", old: "return brought > 0", new: "return brought < 0",
+		file: "wal/gather.go", old: "return brought > 0", new: "return brought < 0",
 		pkg: "./wal", test: "TestNoRowWaitsLongForCompany",
 	},
 	{
 		name: "speed: what is left behind a pull waits for more",
-		file: "wal/window.go", old: "\t\ts.fillReady(0)\n", new: "",
+		file: "wal/gather.go", old: "\t\ts.fillReady(0)\n", new: "",
 		pkg: "./wal", test: "TestAPullRests",
 	},
 	{
 		name: "speed: the mark of a pull stays",
-		file: "wal/window.go", old: "\ts.window.SetLowWater(1) //nolint:errcheck // it was set a moment ago\n", new: "",
+		file: "wal/gather.go", old: "\ts.window.SetLowWater(1) //nolint:errcheck // it was set a moment ago\n", new: "",
 		pkg: "./wal", test: "TestAPullRests",
 	},
 	{
 		name: "speed: a pull does not rest",
-		file: "wal/window.go", old: "time.Sleep(r.time)", new: "_ = restTime",
+		file: "wal/gather.go", old: "time.Sleep(r.time)", new: "_ = restTime",
 		pkg: "./wal", test: "TestAPullRests",
 	},
 	{
 		name: "speed: a pull rests while much is known to be there",
-		file: "wal/window.go", old: "if !s.full {", new: "if restTime > 0 {",
+		file: "wal/gather.go", old: "if !s.full {", new: "if restTime > 0 {",
 		pkg: "./wal", test: "TestAPullRests",
 	},
 	{
 		name: "speed: a pull does not end",
-		file: "wal/window.go", old: "s.frames.spare() >= pullRoom && ", new: "",
+		file: "wal/gather.go", old: "s.frames.spare() >= pullRoom && ", new: "",
 		pkg: "./wal", test: "TestAPullRests",
 	},
 	{
 		name: "speed: what was read ahead is left lying by a pull",
-		file: "wal/window.go", old: "!s.ahead.holds() && ", new: "",
+		file: "wal/gather.go", old: "!s.ahead.holds() && ", new: "",
 		pkg: "./wal", test: "TestAPullTakesWhatWasReadAhead",
 	},
 	{
 		name: "speed: a pull waits for the rest of a record",
-		file: "wal/window.go", old: "if s.ahead == nil {", new: "if s.window != nil {",
+		file: "wal/gather.go", old: "if s.ahead == nil {", new: "if s.window != nil {",
 		pkg: "./wal", test: "TestAPullDoesNotWait",
 	},
 	{
 		name: "speed: a pull lasts as long as much comes",
-		file: "wal/window.go", old: "time.Now().Before(until) && ", new: "!until.IsZero() && ",
+		file: "wal/gather.go", old: "time.Now().Before(until) && ", new: "!until.IsZero() && ",
 		pkg: "./wal", test: "TestAPullRests",
 	},
 	{
 		name: "speed: a rest is as long however much comes",
-		file: "wal/window.go", old: "if r.bytes > restBytes {", new: "if r.bytes < 0 {",
+		file: "wal/gather.go", old: "if r.bytes > restBytes {", new: "if r.bytes < 0 {",
 		pkg: "./wal", test: "TestRestsAreTheShorter",
 	},
 	{
 		name: "speed: what a pull brought is not counted",
-		file: "wal/window.go", old: "s.rest.bytes += brought", new: "s.rest.bytes += 0",
+		file: "wal/gather.go", old: "s.rest.bytes += brought", new: "s.rest.bytes += 0",
 		pkg: "./wal", test: "TestWhatPullsBringIsCounted",
 	},
 	{
 		name: "speed: a live log is pulled",
-		file: "wal/stream.go", old: "if !s.pace.wants(now) {", new: "if !s.pace.wants(now) && s.window == nil {",
+		file: "wal/gather.go", old: "if !s.pace.wants(now) {", new: "if !s.pace.wants(now) && s.window == nil {",
 		pkg: "./wal", test: "TestALiveLogIsNotPulled|TestNoRowWaitsLongForCompany",
 	},
 	{
